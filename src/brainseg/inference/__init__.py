@@ -1,0 +1,5 @@
+"""From a trained network to predictions."""
+
+from brainseg.inference.optimize import optimize
+
+__all__ = ["optimize"]

@@ -1,0 +1,17 @@
+"""Networks: from an image to logits of its size."""
+
+from brainseg.models.base import SegmentationModel
+from brainseg.models.convert import config_from_state_dict, convert_state_dict
+from brainseg.models.files import load_weights
+from brainseg.models.registry import create_model, list_models
+from brainseg.models.unext import UNeXt
+
+__all__ = [
+    "SegmentationModel",
+    "UNeXt",
+    "config_from_state_dict",
+    "convert_state_dict",
+    "create_model",
+    "list_models",
+    "load_weights",
+]

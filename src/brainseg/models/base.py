@@ -1,0 +1,221 @@
+"""What every network promises: from the image to logits of its size, with taps, checkpointing and files."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from brainseg.models import files
+
+
+class SegmentationModel(nn.Module):
+    """Base class of the networks: image in, logits of the same height and width out.
+
+    A network builds its boxes in `__init__`, ends it with `_build_heads`, and tells its story in `encode` and
+    `decode`; checks, padding, heads, feature taps, checkpointing and files live here.
+
+    Attributes:
+        config: the constructor's arguments as JSON values; ``type(model)(**model.config)`` builds the same network.
+        feature_info: for each encoder feature ``num_chs``, ``reduction`` (its stride) and ``module`` (its box).
+        normalization: name and arguments of the transform that the weights expect on their input, or None.
+
+    Shape:
+        images (B, C, H, W) floating point, H and W at least 32 -> logits (B, K, H, W). With `deep_supervision` and in
+        training mode a list, finest first: (B, K, ceil(H/s), ceil(W/s)) for s = 1, 2, 4, ...
+    """
+
+    stride: ClassVar[int]
+    """Sides are padded to a multiple of it: at the bottom and right, by replication, cropped off the logits again."""
+    minimum_side: ClassVar[int] = 32
+    stem: ClassVar[str]
+    """The convolution that reads the image, by its name in the network."""
+
+    feature_info: list[dict[str, Any]]
+    classes: ClassVar[dict[str, type["SegmentationModel"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        SegmentationModel.classes[cls.__name__] = cls
+
+    def __init__(self, in_channels: int, num_classes: int, *, deep_supervision: bool = False, **arguments: Any) -> None:
+        super().__init__()
+        for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
+            _check_positive(f"{type(self).__name__}: {name}", value)
+        config = {"in_channels": in_channels, "num_classes": num_classes, **arguments}
+        self.config: dict[str, Any] = json.loads(json.dumps({**config, "deep_supervision": deep_supervision}))
+        self.normalization: dict[str, Any] | None = None
+        self.grad_checkpointing = False
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Encoder features, shallow to deep, of an image whose sides are multiples of `stride`."""
+        raise NotImplementedError
+
+    def decode(self, features: list[Tensor]) -> list[Tensor]:
+        """The output of every decoder box, coarse to fine; the last has the image's size."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Logits of the images; see the class for shapes.
+
+        Raises:
+            ValueError: images of another rank, number of channels or dtype, or smaller than `minimum_side`.
+        """
+        self._check(images)
+        height, width = images.shape[-2:]
+        maps = self.decode(self.encode(self._pad(images)))
+        logits: Tensor = self.head(maps[-1])[..., :height, :width]
+        if not (self.training and self.auxiliary_heads):
+            return logits
+        coarser = [head(x) for head, x in zip(self.auxiliary_heads, maps, strict=False)]
+        return [logits, *(_crop(x, height, width, 2**i) for i, x in enumerate(reversed(coarser), start=1))]
+
+    def forward_intermediates(
+        self, images: Tensor, *, intermediates_only: bool = False
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Encoder features, shallow to deep, each (B, num_chs, ceil(H/reduction), ceil(W/reduction)).
+
+        Args:
+            images: (B, C, H, W), as for `forward`.
+            intermediates_only: leave out the decoder and return the features alone.
+
+        Returns:
+            the features described by `feature_info`, or (logits (B, K, H, W), features).
+        """
+        self._check(images)
+        height, width = images.shape[-2:]
+        features = self.encode(self._pad(images))
+        cropped = [
+            _crop(x, height, width, info["reduction"]) for x, info in zip(features, self.feature_info, strict=True)
+        ]
+        if intermediates_only:
+            return cropped
+        return self.head(self.decode(features)[-1])[..., :height, :width], cropped
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
+        _check_positive(f"{type(self).__name__}: num_classes", num_classes)
+        like = self.head.weight
+        self._build_heads([head.in_channels for head in (*self.auxiliary_heads, self.head)], num_classes)
+        for heads in (self.head, self.auxiliary_heads):
+            heads.to(device=like.device, dtype=like.dtype).train(self.training)
+        self.config["num_classes"] = num_classes
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trades time for memory: the backward pass recomputes each box instead of keeping what is inside it."""
+        self.grad_checkpointing = enable
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors`, which `from_pretrained` reads.
+
+        Args:
+            folder: made if absent; the two files replace older ones in one move each.
+        """
+        files.save(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **changes: Any) -> Self:
+        """Builds the network that `save_pretrained` wrote; called on SegmentationModel, whichever network it is.
+
+        Args:
+            folder: holds `config.json` and `model.safetensors`.
+            changes: constructor arguments to change. Another `in_channels` sums or repeats the stem's kernels, another
+                `num_classes` starts a fresh head; what was adapted is logged as a warning.
+
+        Raises:
+            FileNotFoundError: no such folder or file.
+            ValueError: a truncated or foreign file, another network, or weights that do not fit the changes.
+        """
+        folder = Path(folder)
+        config = files.read_config(folder)
+        network = cls.classes.get(config["model"])
+        if network is None:
+            raise ValueError(
+                f"{folder} holds a {config['model']}, and no network of this name is defined; known are "
+                f"{', '.join(sorted(cls.classes))}: import the module that defines it first"
+            )
+        if not issubclass(network, cls):
+            raise ValueError(f"{folder} holds a {config['model']}, not a {cls.__name__}; use its from_pretrained")
+        try:
+            model = network(**{**config["arguments"], **changes})
+        except TypeError as error:
+            raise ValueError(f"{folder}: {network.__name__} cannot be built from config.json and {changes}") from error
+        files.load_weights(model, folder)
+        return model
+
+    def _check(self, images: Tensor) -> None:
+        if torch.compiler.is_compiling():
+            return
+        name = type(self).__name__
+        if not isinstance(images, Tensor):
+            raise TypeError(f"{name} takes a tensor (B, C, H, W), got {type(images).__name__}; use torch.from_numpy")
+        shape = tuple(images.shape)
+        if images.dim() != 4:
+            raise ValueError(f"{name} takes images (B, C, H, W), got shape {shape}; add a batch axis with images[None]")
+        channels = self.config["in_channels"]
+        if shape[1] != channels:
+            raise ValueError(
+                f"{name} was built for {channels} channels, got an image of shape {shape}; "
+                f"build it with in_channels={shape[1]}"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"{name} takes floating-point images, got {images.dtype}; use images.float() / 255")
+        if min(shape[2:]) < self.minimum_side:
+            raise ValueError(
+                f"{name} takes sides of at least {self.minimum_side} pixels, got an image of shape {shape}; "
+                "resize or pad it"
+            )
+
+    def _pad(self, images: Tensor) -> Tensor:
+        bottom, right = (-side % self.stride for side in images.shape[-2:])
+        # Only an eager call may look at the size: a compiled or exported program would be bound to it.
+        if not torch.compiler.is_compiling() and bottom == right == 0:
+            return images
+        return F.pad(images, (0, right, 0, bottom), mode="replicate")
+
+    def _build_heads(self, channels: Sequence[int], num_classes: int) -> None:
+        """The 1x1 convolutions behind the decoder's boxes, whose widths are given coarse to fine."""
+        *coarser, finest = channels
+        self.head = nn.Conv2d(finest, num_classes, kernel_size=1)
+        deep_supervision = self.config["deep_supervision"]
+        self.auxiliary_heads = nn.ModuleList(
+            nn.Conv2d(width, num_classes, kernel_size=1) for width in (coarser if deep_supervision else ())
+        )
+
+    def _run(self, box: nn.Module, *inputs: Tensor) -> Tensor:
+        """One box of the network, recomputed in the backward pass if checkpointing is on."""
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            output: Tensor = box(*inputs)
+            return output
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _frozen_statistics(box)
+
+        return checkpoint(box, *inputs, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _frozen_statistics(box: nn.Module) -> Iterator[None]:
+    """Batch norms use the batch's statistics without counting it a second time."""
+    norms = [m for m in box.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _crop(x: Tensor, height: int, width: int, reduction: int) -> Tensor:
+    return x[..., : -(-height // reduction), : -(-width // reduction)]
+
+
+def _check_positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")

@@ -1,0 +1,114 @@
+"""Official state dicts in our keys, and the arguments that their shapes tell."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+_PAIR = ("weight", "bias")
+_BATCH_NORM = (*_PAIR, "running_mean", "running_var", "num_batches_tracked")
+
+
+def _unext_keys() -> dict[str, str]:
+    """Official key -> ours, for `UNext` and `UNext_S` of jeya-maria-jose/UNeXt-pytorch."""
+    pairs = {"final": "head"}
+    norms = {}
+    for i in range(1, 4):
+        pairs[f"encoder{i}"] = f"stages.{i - 1}.conv"
+        norms[f"ebn{i}"] = f"stages.{i - 1}.norm"
+    for i in range(1, 6):
+        pairs[f"decoder{i}"] = f"decoder.{i - 1}.conv"
+    for i in range(1, 5):
+        norms[f"dbn{i}"] = f"decoder.{i - 1}.norm"
+    for i in (3, 4):
+        pairs[f"patch_embed{i}.proj"] = f"stages.{i}.embed.proj"
+        pairs[f"patch_embed{i}.norm"] = f"stages.{i}.embed.norm"
+        pairs[f"norm{i}"] = f"stages.{i}.norm"
+        pairs[f"dnorm{i}"] = f"decoder.{i - 3}.token_norm"
+    for i in (1, 2):
+        for theirs, ours in (
+            (f"block{i}.0", f"stages.{i + 2}.blocks.0"),
+            (f"dblock{i}.0", f"decoder.{i - 1}.blocks.0"),
+        ):
+            pairs[f"{theirs}.norm2"] = f"{ours}.norm"
+            pairs[f"{theirs}.mlp.dwconv.dwconv"] = f"{ours}.mlp.dwconv"
+            for linear in ("fc1", "fc2"):
+                pairs[f"{theirs}.mlp.{linear}"] = f"{ours}.mlp.{linear}"
+    return {
+        f"{theirs}.{part}": f"{ours}.{part}"
+        for table, parts in ((pairs, _PAIR), (norms, _BATCH_NORM))
+        for theirs, ours in table.items()
+        for part in parts
+    }
+
+
+def _unext_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    widths = ("encoder1", "encoder2", "encoder3", "patch_embed3.proj", "patch_embed4.proj")
+    convs = [state_dict[f"{name}.weight"] for name in widths]
+    return {
+        "in_channels": convs[0].shape[1],
+        "num_classes": state_dict["final.weight"].shape[0],
+        "channels": [conv.shape[0] for conv in convs],
+    }
+
+
+_SOURCES: dict[str, tuple[dict[str, str], Callable[[Mapping[str, Tensor]], dict[str, Any]]]] = {
+    "UNeXt-pytorch": (_unext_keys(), _unext_config),
+}
+
+
+def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """An official state dict in our keys, for a model built with `config_from_state_dict`.
+
+    Args:
+        state_dict: as the official code saves it; a `module.` in front of every key is dropped.
+        source: "UNeXt-pytorch" (github.com/jeya-maria-jose/UNeXt-pytorch, classes `UNext` and `UNext_S`).
+
+    Returns:
+        a new dict of the same tensors.
+
+    Raises:
+        ValueError: an unknown source, or missing or unknown keys.
+    """
+    keys, given = _read(state_dict, source)
+    return {ours: given[theirs] for theirs, ours in keys.items()}
+
+
+def config_from_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """The constructor's arguments that the shapes of an official state dict tell.
+
+    Args:
+        state_dict: as for `convert_state_dict`.
+        source: as for `convert_state_dict`.
+
+    Returns:
+        for "UNeXt-pytorch": `in_channels`, `num_classes` and `channels` of `UNeXt`.
+
+    Raises:
+        ValueError: as `convert_state_dict`.
+
+    Example:
+        >>> from brainseg.models import UNeXt
+        >>> official = torch.load("model.pth", weights_only=True)  # doctest: +SKIP
+        >>> model = UNeXt(**config_from_state_dict(official, "UNeXt-pytorch"))  # doctest: +SKIP
+        >>> model.load_state_dict(convert_state_dict(official, "UNeXt-pytorch"))  # doctest: +SKIP
+    """
+    _, given = _read(state_dict, source)
+    _, config = _SOURCES[source]
+    return config(given)
+
+
+def _read(state_dict: Mapping[str, Tensor], source: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The table of the source's keys, and the state dict with exactly these keys."""
+    if source not in _SOURCES:
+        raise ValueError(f"unknown source {source!r}; known are {', '.join(map(repr, _SOURCES))}")
+    keys, _ = _SOURCES[source]
+    prefix = "module." if all(key.startswith("module.") for key in state_dict) else ""
+    given = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+    missing, unknown = sorted(keys.keys() - given.keys()), sorted(given.keys() - keys.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"this is no state dict of {source}: missing keys {missing or 'none'}, unknown keys {unknown or 'none'}; "
+            "of a training checkpoint give the part that holds the weights"
+        )
+    return keys, given

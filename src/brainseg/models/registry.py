@@ -1,0 +1,50 @@
+"""Networks by name."""
+
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from brainseg.models.base import SegmentationModel
+from brainseg.models.files import load_weights
+from brainseg.models.unext import UNeXt
+
+_MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
+    "unext_tiny": (UNeXt, {"channels": (8, 16, 24, 32, 64)}),
+    "unext_small": (UNeXt, {"channels": (8, 16, 32, 64, 128)}),
+    "unext": (UNeXt, {"channels": (16, 32, 128, 160, 256)}),
+    "unext_large": (UNeXt, {"channels": (32, 64, 128, 256, 512)}),
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Registered names that match a shell pattern.
+
+    >>> list_models("unext_*")
+    ['unext_tiny', 'unext_small', 'unext_large']
+    """
+    return [name for name in _MODELS if fnmatchcase(name, pattern)]
+
+
+def create_model(name: str, *, weights: str | Path | None = None, **arguments: Any) -> SegmentationModel:
+    """Builds a network by its registered name.
+
+    Args:
+        name: one of `list_models()`.
+        weights: a folder or file for `load_weights`; None for a fresh initialisation.
+        arguments: the constructor's; they go before those of the name.
+
+    Raises:
+        ValueError: an unknown name, or what the constructor and `load_weights` raise.
+
+    >>> create_model("unext_tiny", num_classes=2).config["channels"]
+    [8, 16, 24, 32, 64]
+    """
+    if name not in _MODELS:
+        closest = get_close_matches(name, _MODELS, n=3) or list_models()
+        raise ValueError(f"there is no model {name!r}; did you mean {' or '.join(closest)}? list_models() shows all")
+    network, defaults = _MODELS[name]
+    model = network(**{**defaults, **arguments})
+    if weights is not None:
+        load_weights(model, weights)
+    return model
