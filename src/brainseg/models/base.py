@@ -69,11 +69,11 @@ class SegmentationModel(nn.Module):
         self._check(images)
         height, width = images.shape[-2:]
         maps = self.decode(self.encode(self._pad(images)))
-        logits: Tensor = self.head(maps[-1])[..., :height, :width]
+        logits = self._crop(self.head(maps[-1]), height, width)
         if not (self.training and self.auxiliary_heads):
             return logits
         coarser = [head(x) for head, x in zip(self.auxiliary_heads, maps, strict=False)]
-        return [logits, *(_crop(x, height, width, 2**i) for i, x in enumerate(reversed(coarser), start=1))]
+        return [logits, *(self._crop(x, height, width, 2**i) for i, x in enumerate(reversed(coarser), start=1))]
 
     def forward_intermediates(
         self, images: Tensor, *, intermediates_only: bool = False
@@ -91,11 +91,11 @@ class SegmentationModel(nn.Module):
         height, width = images.shape[-2:]
         features = self.encode(self._pad(images))
         cropped = [
-            _crop(x, height, width, info["reduction"]) for x, info in zip(features, self.feature_info, strict=True)
+            self._crop(x, height, width, info["reduction"]) for x, info in zip(features, self.feature_info, strict=True)
         ]
         if intermediates_only:
             return cropped
-        return self.head(self.decode(features)[-1])[..., :height, :width], cropped
+        return self._crop(self.head(self.decode(features)[-1]), height, width), cropped
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
@@ -172,11 +172,16 @@ class SegmentationModel(nn.Module):
             )
 
     def _pad(self, images: Tensor) -> Tensor:
-        bottom, right = (-side % self.stride for side in images.shape[-2:])
-        # Only an eager call may look at the size: a compiled or exported program would be bound to it.
-        if not torch.compiler.is_compiling() and bottom == right == 0:
-            return images
-        return F.pad(images, (0, right, 0, bottom), mode="replicate")
+        # A multiple of a quotient and no remainder: the compilers' shape inference knows what 32 * n / 2 is.
+        bottom, right = (_ceil_div(side, self.stride) * self.stride - side for side in images.shape[-2:])
+        return images if _is_zero(bottom, right) else F.pad(images, (0, right, 0, bottom), mode="replicate")
+
+    def _crop(self, x: Tensor, height: int, width: int, reduction: int = 1) -> Tensor:
+        """The part of a map of this reduction that an image of this height and width covers."""
+        bottom = x.shape[-2] - _ceil_div(height, reduction)
+        right = x.shape[-1] - _ceil_div(width, reduction)
+        # A negative padding and no slice: that a slice is dense or not would bind an exported program to the size.
+        return x if _is_zero(bottom, right) else F.pad(x, (0, -right, 0, -bottom))
 
     def _build_heads(self, channels: Sequence[int], num_classes: int) -> None:
         """The 1x1 convolutions behind the decoder's boxes, whose widths are given coarse to fine."""
@@ -193,6 +198,9 @@ class SegmentationModel(nn.Module):
             output: Tensor = box(*inputs)
             return output
 
+        if torch.compiler.is_compiling():  # a compiled graph updates the statistics once, whatever it recomputes
+            return checkpoint(box, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _frozen_statistics(box)
 
@@ -201,19 +209,25 @@ class SegmentationModel(nn.Module):
 
 @contextmanager
 def _frozen_statistics(box: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch's statistics without counting it a second time."""
-    norms = [m for m in box.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    """The batch norms of a box update copies of their statistics, which are dropped again."""
+    norms = [module for module in box.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    statistics = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
+    for norm, name, buffer in statistics:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, name, buffer in statistics:
+            setattr(norm, name, buffer)
 
 
-def _crop(x: Tensor, height: int, width: int, reduction: int) -> Tensor:
-    return x[..., : -(-height // reduction), : -(-width // reduction)]
+def _is_zero(*amounts: int) -> bool:
+    """Whether there is nothing to pad: only an eager call may look, a compiled one would be bound to the size."""
+    return not torch.compiler.is_compiling() and not any(amounts)
+
+
+def _ceil_div(side: int, divisor: int) -> int:
+    return (side + divisor - 1) // divisor
 
 
 def _check_positive(name: str, value: object) -> None:

@@ -239,7 +239,7 @@ class ConvUp(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return _upsample_relu(self.norm(self.conv(x))) + skip
+        return _upsample_relu(self.norm(self.conv(x)), skip.shape[-2:]) + skip
 
 
 class TokenizedUp(ConvUp):
@@ -263,7 +263,7 @@ class LastUp(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _upsample_relu(self.conv(x))
+        return _upsample_relu(self.conv(x), (2 * x.shape[-2], 2 * x.shape[-1]))
 
 
 def shift(tokens: Tensor, axis: str, shift_size: int = 5) -> Tensor:
@@ -288,8 +288,7 @@ def shift(tokens: Tensor, axis: str, shift_size: int = 5) -> Tensor:
     return torch.cat([x.narrow(dim, 2 * reach - n, length) for n, x in enumerate(groups)], dim=-1)
 
 
-def _upsample_relu(x: Tensor) -> Tensor:
-    size = (2 * x.shape[-2], 2 * x.shape[-1])
+def _upsample_relu(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.relu(F.interpolate(x, size=size, mode="bilinear", align_corners=False), inplace=True)
 
 

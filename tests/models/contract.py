@@ -1,0 +1,395 @@
+"""The model contract: what every registered name promises, whatever is inside."""
+
+import copy
+import pickle
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from brainseg.models import SegmentationModel, create_model, list_models
+from brainseg.models.registry import _MODELS
+
+NAMES = list_models()
+CLASSES = sorted({network.__name__: name for name, (network, _) in _MODELS.items()}.values())
+every_name = pytest.mark.parametrize("name", NAMES)
+one_name_a_class = pytest.mark.parametrize("name", CLASSES)
+
+
+def narrow(name: str, **arguments: Any) -> SegmentationModel:
+    """The registered network with a quarter of its widths, the same weights at every call."""
+    channels = [max(2, width // 4) for width in _MODELS[name][1]["channels"]]
+    torch.manual_seed(0)
+    return create_model(name, channels=channels, **arguments)
+
+
+def images(batch: int = 2, channels: int = 3, height: int = 64, width: int = 96, seed: int = 0) -> Tensor:
+    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def randomize_statistics(model: nn.Module) -> None:
+    """Norms as after some training, a few weights negative: fresh ones hide what they are multiplied with."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+
+
+def biases_before_batch_norm(model: nn.Module) -> set[str]:
+    """A batch norm takes off what such a bias adds: its gradient is zero up to rounding."""
+    return {
+        f"{name}.{conv}.bias"
+        for name, module in model.named_modules()
+        for conv, _ in getattr(module, "conv_norm_pairs", ())
+    }
+
+
+def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    yield
+    torch._dynamo.reset()
+
+
+# Shapes
+
+
+@every_name
+@given(
+    batch=st.integers(1, 3),
+    in_channels=st.integers(1, 5),
+    num_classes=st.integers(1, 4),
+    height=st.integers(32, 160),
+    width=st.integers(32, 160),
+)
+def test_logits_have_the_size_of_the_image(
+    name: str, batch: int, in_channels: int, num_classes: int, height: int, width: int
+) -> None:
+    model = narrow(name, in_channels=in_channels, num_classes=num_classes).eval()
+    with torch.no_grad():
+        logits = model(images(batch, in_channels, height, width))
+    assert logits.shape == (batch, num_classes, height, width)
+    assert logits.isfinite().all()
+
+
+@every_name
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (240, 240), (97, 129), (33, 47), (32, 32)])
+def test_the_registered_network_takes_named_sizes(name: str, height: int, width: int) -> None:
+    with torch.no_grad():
+        assert create_model(name).eval()(images(1, 3, height, width)).shape == (1, 1, height, width)
+
+
+@every_name
+def test_odd_sizes_are_padded_by_replication_and_multiples_not_at_all(name: str) -> None:
+    model = narrow(name).eval()
+    x = images(1, 3, 65, 96)
+    bottom = -65 % model.stride
+    with torch.no_grad():
+        padded = model(F.pad(x, (0, -96 % model.stride, 0, bottom), mode="replicate"))
+        assert torch.equal(model(x), padded[..., :65, :96])
+
+
+@every_name
+def test_images_that_do_not_fit_are_refused_with_what_came_and_what_to_do(name: str) -> None:
+    model = narrow(name)
+    network = type(model).__name__
+    small = (model.minimum_side - 1, 64)
+    for image, message in (
+        (torch.rand(3, 64, 64), rf"{network} takes images \(B, C, H, W\), got shape \(3, 64, 64\); .*batch axis"),
+        (
+            torch.rand(2, 1, 64, 64),
+            rf"{network} was built for 3 channels, .*\(2, 1, 64, 64\); build it with in_channels=1",
+        ),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), r"floating-point images, got torch.uint8; use images.float\(\)"),
+        (torch.rand(1, 3, *small), rf"sides of at least {model.minimum_side} pixels, got .*resize or pad"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(image)
+        with pytest.raises(ValueError, match=message):
+            model.forward_intermediates(image)
+    with pytest.raises(TypeError, match=r"takes a tensor \(B, C, H, W\), got ndarray"):
+        model(torch.rand(1, 3, 64, 64).numpy())
+
+
+# Gradients and numbers
+
+
+@every_name
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (97, 129)])
+def test_every_parameter_receives_a_gradient(name: str, height: int, width: int) -> None:
+    model = narrow(name, num_classes=2).train()
+    (model(images(3, 3, height, width)) * images(3, 2, height, width, seed=1)).sum().backward()
+    zero = biases_before_batch_norm(model)
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.any() or key in zero, key
+
+
+@one_name_a_class
+def test_gradients_equal_finite_differences_in_float64(name: str) -> None:
+    model = narrow(name, in_channels=1).double().eval()
+    randomize_statistics(model)
+    image = images(1, 1, 40, 33).double().requires_grad_()
+    torch.autograd.gradcheck(model, image, fast_mode=True)
+
+
+@every_name
+def test_evaluation_is_deterministic_and_independent_of_the_batch_around_an_image(name: str) -> None:
+    model = narrow(name).eval()
+    randomize_statistics(model)
+    batch = images(3)
+    with torch.no_grad():
+        together = model(batch)
+        assert torch.equal(model(batch), together)
+        for i in range(3):
+            assert_close(model(batch[i : i + 1]), together[i : i + 1])
+
+
+@every_name
+def test_the_same_seed_builds_the_same_weights(name: str) -> None:
+    first, second = narrow(name).state_dict(), narrow(name).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@every_name
+def test_layout_changes_nothing_but_speed(name: str) -> None:
+    model = narrow(name).eval()
+    x = images()
+    with torch.no_grad():
+        expected = model(x)
+        assert_close(model(x.to(memory_format=torch.channels_last)), expected)
+        assert_close(model.to(memory_format=torch.channels_last)(x), expected)
+
+
+@every_name
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_half_precision_autocast_is_finite_for_large_inputs(name: str, dtype: torch.dtype, training: bool) -> None:
+    model = narrow(name).train(training)
+    x = images().clamp(-3, 3) * (1e3 / 3)
+    with torch.autocast("cpu", dtype):
+        logits = model(x)
+    assert logits.isfinite().all()
+    logits.float().square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@every_name
+def test_half_precision_weights_stay_near_float32(name: str) -> None:
+    model = narrow(name).eval()
+    with torch.no_grad():
+        assert_close(copy.deepcopy(model).bfloat16()(images().bfloat16()).float(), model(images()), 0.1)
+
+
+# Heads and taps
+
+
+@every_name
+def test_deep_supervision_returns_every_decoder_box_finest_first_in_training_alone(name: str) -> None:
+    plain, model = narrow(name, num_classes=2), narrow(name, num_classes=2, deep_supervision=True)
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("auxiliary_heads.")})
+    x = images(2, 3, 97, 130)
+    outputs = model.train()(x)
+    assert [tuple(y.shape[2:]) for y in outputs] == [
+        (-(-97 // s), -(-130 // s)) for s in (2**i for i in range(len(outputs)))
+    ]
+    assert len(outputs) == len(model.decoder)
+    assert torch.equal(outputs[0], plain.train()(x))
+    sum(y.square().mean() for y in outputs).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert torch.equal(model.eval()(x), plain.eval()(x))
+
+
+@every_name
+def test_feature_taps_are_what_feature_info_says(name: str) -> None:
+    model = narrow(name).eval()
+    x = images(2, 3, 97, 130)
+    with torch.no_grad():
+        features = model.forward_intermediates(x, intermediates_only=True)
+        logits, again = model.forward_intermediates(x)
+        assert torch.equal(logits, model(x))
+    assert len(features) == len(again) == len(model.feature_info)
+    for feature, info in zip(features, model.feature_info, strict=True):
+        reduction = info["reduction"]
+        assert feature.shape == (2, info["num_chs"], -(-97 // reduction), -(-130 // reduction))
+        assert isinstance(model.get_submodule(info["module"]), nn.Module)
+    assert all(a["reduction"] < b["reduction"] for a, b in pairwise(model.feature_info))
+
+
+@every_name
+def test_reset_classifier_changes_the_heads_alone(name: str) -> None:
+    model = narrow(name, deep_supervision=True).double()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.reset_classifier(3)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before if "head" not in key)
+    assert model.config["num_classes"] == 3
+    assert [y.shape[1] for y in model.train()(images().double())] == [3] * len(model.decoder)
+    with pytest.raises(ValueError, match="num_classes must be a positive integer, got 0"):
+        model.reset_classifier(0)
+
+
+# Memory, compilers, files
+
+
+def saved_bytes(model: SegmentationModel, x: Tensor) -> int:
+    """Bytes that the forward pass keeps for the backward pass, each memory once."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(x).square().mean().backward()
+    return sum(storages.values())
+
+
+@every_name
+def test_checkpointing_saves_memory_and_changes_neither_gradients_nor_statistics(name: str) -> None:
+    plain = narrow(name).train()
+    checkpointed = copy.deepcopy(plain)
+    checkpointed.set_grad_checkpointing()
+    x = images(3)
+    assert saved_bytes(checkpointed, x) < 0.7 * saved_bytes(plain, x)
+    for (key, a), b in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-5, atol=1e-8, msg=key)
+    for (key, a), b in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
+        assert torch.equal(a, b), key
+    checkpointed.set_grad_checkpointing(False)
+    with torch.no_grad():
+        assert torch.equal(checkpointed.eval()(x), plain.eval()(x))
+
+
+@every_name
+def test_compiles_to_one_graph(name: str) -> None:
+    model = narrow(name).eval()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        assert_close(compiled(images()), model(images()))
+
+
+@one_name_a_class
+def test_compiles_to_one_graph_for_all_sizes(name: str) -> None:
+    model = narrow(name).eval()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
+        for size in ((2, 3, 64, 96), (3, 3, 97, 129), (2, 3, 33, 47)):
+            assert_close(compiled(images(*size)), model(images(*size)))
+
+
+@every_name
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+def test_one_graph_in_training_has_the_same_gradients_and_statistics(name: str, checkpointing: bool) -> None:
+    model = narrow(name).train()
+    compiled = copy.deepcopy(model)
+    compiled.set_grad_checkpointing(checkpointing)
+    torch.compile(compiled, backend="aot_eager", fullgraph=True)(images(3)).square().mean().backward()
+    model(images(3)).square().mean().backward()
+    zero = biases_before_batch_norm(model)
+    for (key, a), b in zip(model.named_parameters(), compiled.parameters(), strict=True):
+        if key not in zero:
+            assert_close(b.grad, a.grad, 1e-4)
+    for a, b in zip(model.buffers(), compiled.buffers(), strict=True):
+        torch.testing.assert_close(b, a)
+
+
+@pytest.mark.slow
+@one_name_a_class
+def test_inductor_infers_at_any_size(name: str) -> None:
+    model = narrow(name).eval()
+    compiled = torch.compile(model, fullgraph=True)
+    with torch.no_grad():
+        for size in ((2, 3, 64, 96), (3, 3, 97, 129), (1, 3, 128, 64)):
+            assert_close(compiled(images(*size)), model(images(*size)), 1e-4)
+
+
+@pytest.mark.slow
+@one_name_a_class
+def test_inductor_trains_with_a_smaller_last_batch(name: str) -> None:
+    model = narrow(name).train()
+    compiled = copy.deepcopy(model)
+    step = torch.compile(compiled, fullgraph=True)
+    zero = biases_before_batch_norm(model)
+    for batch in (3, 2):
+        step(images(batch)).square().mean().backward()
+        model(images(batch)).square().mean().backward()
+    for (key, a), b in zip(model.named_parameters(), compiled.parameters(), strict=True):
+        if key not in zero:
+            assert_close(b.grad, a.grad, 1e-3)
+
+
+@every_name
+def test_an_exported_program_keeps_batch_and_sizes_free(name: str) -> None:
+    model = narrow(name).eval()
+    free = torch.export.Dim.DYNAMIC
+    exported = torch.export.export(model, (images(),), dynamic_shapes=({0: free, 2: free, 3: free},)).module()
+    with torch.no_grad():
+        for size in ((1, 3, 64, 64), (3, 3, 97, 129), (2, 3, 33, 47)):
+            assert_close(exported(images(*size)), model(images(*size)))
+
+
+@every_name
+def test_config_builds_the_same_network(name: str) -> None:
+    model = create_model(name, in_channels=2, num_classes=3)
+    again = type(model)(**model.config)
+    assert again.config == model.config
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+@every_name
+def test_no_tensor_stands_twice_in_the_state_dict(name: str) -> None:
+    pointers = [value.data_ptr() for value in narrow(name).state_dict().values()]
+    assert len(pointers) == len(set(pointers))
+
+
+@every_name
+def test_a_saved_network_is_read_back_whole(name: str, tmp_path: Path) -> None:
+    model = (
+        narrow(name, in_channels=2, num_classes=3, deep_supervision=True).to(memory_format=torch.channels_last).eval()
+    )
+    randomize_statistics(model)
+    model.normalization = {"name": "Rescale", "arguments": {"low": 0.0, "high": 1.0}}
+    model.save_pretrained(tmp_path / "run" / "best")
+    assert sorted(path.name for path in (tmp_path / "run" / "best").iterdir()) == ["config.json", "model.safetensors"]
+    for network in (type(model), SegmentationModel):
+        again = network.from_pretrained(tmp_path / "run" / "best").eval()
+        assert type(again) is type(model)
+        assert again.config == model.config
+        assert again.normalization == model.normalization
+        with torch.no_grad():
+            assert_close(again(images(1, 2)), model(images(1, 2)))
+
+
+@every_name
+def test_copies_and_pickles_compute_the_same(name: str) -> None:
+    model = narrow(name).eval()
+    with torch.no_grad():
+        expected = model(images())
+        assert torch.equal(copy.deepcopy(model)(images()), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(model))(images()), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@every_name
+def test_the_gpu_computes_what_the_cpu_computes(name: str) -> None:
+    model = narrow(name).double().eval()
+    x = images(2, 3, 97, 129).double()
+    with torch.no_grad():
+        assert_close(copy.deepcopy(model).cuda()(x.cuda()).cpu(), model(x), 1e-10)
