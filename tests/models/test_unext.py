@@ -197,7 +197,7 @@ def test_drop_path_keeps_or_scales_whole_images() -> None:
     x = torch.ones(4000, 2, 3, 1)
     scale = DropPath(0.25).train()(x).flatten(1)
     assert torch.equal(scale.amax(1), scale.amin(1))
-    assert set(scale[:, 0].round(decimals=4).tolist()) == {0.0, 1.3333}
+    assert scale[:, 0].unique().tolist() == pytest.approx([0, 4 / 3])
     assert (scale[:, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(DropPath(0.25).eval()(x), x)
 

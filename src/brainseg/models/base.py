@@ -56,8 +56,11 @@ class SegmentationModel(nn.Module):
         """Encoder features, shallow to deep, of an image whose sides are multiples of `stride`."""
         raise NotImplementedError
 
-    def decode(self, features: list[Tensor]) -> list[Tensor]:
-        """The output of every decoder box, coarse to fine; the last has the image's size."""
+    def decode(self, features: list[Tensor]) -> Iterator[Tensor]:
+        """The output of every decoder box, coarse to fine; the last has the image's size.
+
+        The features are taken off the list as they are used, so that their memory is free for what follows.
+        """
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
@@ -68,12 +71,14 @@ class SegmentationModel(nn.Module):
         """
         self._check(images)
         height, width = images.shape[-2:]
-        maps = self.decode(self.encode(self._pad(images)))
-        logits = self._crop(self.head(maps[-1]), height, width)
-        if not (self.training and self.auxiliary_heads):
+        side_logits = []
+        for level, x in enumerate(self.decode(self.encode(self._pad(images)))):
+            if self.training and level < len(self.auxiliary_heads):
+                side_logits.append(self.auxiliary_heads[level](x))
+        logits = self._crop(self.head(x), height, width)
+        if not side_logits:
             return logits
-        coarser = [head(x) for head, x in zip(self.auxiliary_heads, maps, strict=False)]
-        return [logits, *(self._crop(x, height, width, 2**i) for i, x in enumerate(reversed(coarser), start=1))]
+        return [logits, *(self._crop(y, height, width, 2**i) for i, y in enumerate(reversed(side_logits), start=1))]
 
     def forward_intermediates(
         self, images: Tensor, *, intermediates_only: bool = False
@@ -95,7 +100,8 @@ class SegmentationModel(nn.Module):
         ]
         if intermediates_only:
             return cropped
-        return self._crop(self.head(self.decode(features)[-1]), height, width), cropped
+        *_, finest = self.decode(features)
+        return self._crop(self.head(finest), height, width), cropped
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
@@ -227,7 +233,9 @@ def _is_zero(*amounts: int) -> bool:
 
 
 def _ceil_div(side: int, divisor: int) -> int:
-    return (side + divisor - 1) // divisor
+    # A quotient known to be positive: without the maximum, shape inference asks whether an exported map may be empty.
+    positive: int = torch.sym_max((side + divisor - 1) // divisor, 1)  # type: ignore[no-untyped-call]
+    return positive
 
 
 def _check_positive(name: str, value: object) -> None:

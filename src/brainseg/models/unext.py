@@ -1,7 +1,7 @@
 """UNeXt: a U-shaped network of convolutions and tokenized, shifted MLPs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -117,14 +117,13 @@ class UNeXt(SegmentationModel):
             features.append(x)
         return features
 
-    def decode(self, features: list[Tensor]) -> list[Tensor]:
-        *skips, x = features
+    def decode(self, features: list[Tensor]) -> Iterator[Tensor]:
         *ups, last = self.decoder
-        maps = []
-        for up, skip in zip(ups, reversed(skips), strict=True):
-            x = self._run(up, x, skip)
-            maps.append(x)
-        return [*maps, self._run(last, x)]
+        x = features.pop()
+        for up in ups:
+            x = self._run(up, x, features.pop())
+            yield x
+        yield self._run(last, x)
 
 
 class ConvStage(nn.Module):
@@ -136,10 +135,11 @@ class ConvStage(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
         self.norm = nn.BatchNorm2d(out_channels)
+        self.pool = nn.MaxPool2d(kernel_size=2)
 
     def forward(self, x: Tensor) -> Tensor:
         # The ReLU comes after the pooling, on a quarter of the pixels; the norm cannot: its weights may be negative.
-        return F.relu(F.max_pool2d(self.norm(self.conv(x)), kernel_size=2), inplace=True)
+        return F.relu(self.pool(self.norm(self.conv(x))), inplace=True)
 
 
 class TokenizedStage(nn.Module):
@@ -237,9 +237,10 @@ class ConvUp(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
         self.norm = nn.BatchNorm2d(out_channels)
+        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear")
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return _upsample_relu(self.norm(self.conv(x)), skip.shape[-2:]) + skip
+        return F.relu(self.upsample(self.norm(self.conv(x))), inplace=True) + skip
 
 
 class TokenizedUp(ConvUp):
@@ -261,9 +262,10 @@ class LastUp(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear")
 
     def forward(self, x: Tensor) -> Tensor:
-        return _upsample_relu(self.conv(x), (2 * x.shape[-2], 2 * x.shape[-1]))
+        return F.relu(self.upsample(self.conv(x)), inplace=True)
 
 
 def shift(tokens: Tensor, axis: str, shift_size: int = 5) -> Tensor:
@@ -286,10 +288,6 @@ def shift(tokens: Tensor, axis: str, shift_size: int = 5) -> Tensor:
     group = math.ceil(tokens.shape[-1] / shift_size)
     groups = torch.split(F.pad(tokens, (*pad, reach, reach)), group, dim=-1)
     return torch.cat([x.narrow(dim, 2 * reach - n, length) for n, x in enumerate(groups)], dim=-1)
-
-
-def _upsample_relu(x: Tensor, size: Sequence[int]) -> Tensor:
-    return F.relu(F.interpolate(x, size=size, mode="bilinear", align_corners=False), inplace=True)
 
 
 def _to_tokens(x: Tensor) -> Tensor:

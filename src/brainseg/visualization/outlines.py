@@ -1,0 +1,58 @@
+"""Slices with the outlines of true and predicted masks."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRUE_COLOR, PREDICTED_COLOR = "lime", "red"
+
+
+def draw_outlines(
+    axes: "Axes", image: ArrayLike, target: ArrayLike | None = None, prediction: ArrayLike | None = None
+) -> None:
+    """Draws a slice in gray or colour, the true mask's outline in green and the predicted one's in red.
+
+    Args:
+        axes: matplotlib axes; their ticks are taken off.
+        image: (H, W), (1, H, W) or (3, H, W), in [0, 1]; tensors on the CPU or arrays.
+        target: true mask, (H, W) or (1, H, W); None or empty draws nothing.
+        prediction: predicted mask, likewise.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> figure, axes = plt.subplots()  # doctest: +SKIP
+        >>> draw_outlines(axes, image, target, logits > 0)  # doctest: +SKIP
+    """
+    picture = np.asarray(image, dtype=np.float32)
+    if picture.ndim == 3 and picture.shape[0] in (1, 3):
+        picture = np.moveaxis(picture, 0, -1).squeeze(-1) if picture.shape[0] == 1 else np.moveaxis(picture, 0, -1)
+    if picture.ndim != 2 and not (picture.ndim == 3 and picture.shape[-1] == 3):
+        raise ValueError(f"an image of shape {np.shape(image)} is no slice; give (H, W), (1, H, W) or (3, H, W)")
+    axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
+    for mask, color in ((target, TRUE_COLOR), (prediction, PREDICTED_COLOR)):
+        if mask is not None:
+            _draw_outline(axes, _as_mask(mask, picture.shape[:2]), color)
+    axes.set_axis_off()
+
+
+def _draw_outline(axes: "Axes", mask: NDArray[np.bool_], color: str) -> None:
+    if not mask.any():
+        return
+    # A frame of background closes the outline of a mask that touches the border.
+    height, width = mask.shape
+    padded = np.pad(mask, 1).astype(np.float32)
+    axes.contour(np.arange(-1, width + 1), np.arange(-1, height + 1), padded, levels=[0.5], colors=color, linewidths=1)
+
+
+def _as_mask(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    array = np.asarray(mask)
+    if array.shape not in (shape, (1, *shape)):
+        raise ValueError(f"a mask of shape {array.shape} does not fit an image of {shape}; give (H, W) or (1, H, W)")
+    return array.reshape(shape) > 0.5

@@ -1,0 +1,206 @@
+"""Files: read whole or refused with a reason, the model as it was."""
+
+import json
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from brainseg.models import SegmentationModel, UNeXt, create_model, load_weights
+from brainseg.models.convert import _unext_keys
+from brainseg.models.files import adapt_input_channels
+
+CHANNELS = (4, 6, 8, 10, 12)
+
+
+@pytest.fixture
+def model() -> UNeXt:
+    return UNeXt(channels=CHANNELS).eval()
+
+
+@pytest.fixture
+def folder(model: UNeXt, tmp_path: Path) -> Path:
+    model.save_pretrained(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return Path.touch, (Path("owned"),)
+
+
+def truncate(path: Path, keep: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_refused_and_the_model_stays_as_it_was(folder: Path, keep: float) -> None:
+    truncate(folder / "model.safetensors", keep)
+    other = UNeXt(channels=CHANNELS)
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match="truncated"):
+        load_weights(other, folder)
+    assert all(torch.equal(before[key], value) for key, value in other.state_dict().items())
+    with pytest.raises(ValueError, match="truncated"):
+        UNeXt.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
+def test_a_truncated_pytorch_file_is_refused(model: UNeXt, tmp_path: Path, keep: float) -> None:
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    truncate(tmp_path / "model.pth", keep)
+    with pytest.raises(ValueError, match=r"truncated|no PyTorch file"):
+        load_weights(model, tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_malicious_file_runs_nothing(
+    model: UNeXt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model.pt"
+    if legacy:
+        path.write_bytes(pickle.dumps({"head.weight": Malicious()}, protocol=2))
+    else:
+        torch.save({"head.weight": Malicious()}, path)
+    with pytest.raises(ValueError, match="could run code"):
+        load_weights(model, path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_foreign_files_are_refused(model: UNeXt, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("no weights at all")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        load_weights(model, tmp_path / "model.safetensors")
+    torch.save({"epoch": 3, "state_dict": model.state_dict()}, tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match="holds no plain state dict"):
+        load_weights(model, tmp_path / "checkpoint.pth")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"does not fit this UNeXt: \d+ missing \(.*, \.\.\.\), 1 unknown \(weight\)"):
+        load_weights(model, tmp_path / "other.pth")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_weights(model, tmp_path / "absent.pth")
+
+
+def test_weights_of_other_widths_are_refused_and_nothing_is_loaded(folder: Path) -> None:
+    other = UNeXt(channels=(4, 6, 8, 10, 14))
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match="of another shape"):
+        load_weights(other, folder)
+    assert all(torch.equal(before[key], value) for key, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"model": 3, "arguments": {}}'])
+def test_a_broken_config_is_refused(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="is no model configuration"):
+        SegmentationModel.from_pretrained(folder)
+
+
+def test_a_folder_without_its_files_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
+        SegmentationModel.from_pretrained(tmp_path)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*model\.safetensors"):
+        SegmentationModel.from_pretrained(folder)
+
+
+def test_a_folder_of_another_network_is_refused(folder: Path) -> None:
+    class Other(SegmentationModel):
+        pass
+
+    try:
+        with pytest.raises(ValueError, match="holds a UNeXt, not a Other"):
+            Other.from_pretrained(folder)
+    finally:
+        del SegmentationModel.classes["Other"]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model": "Unheard"}))
+    with pytest.raises(ValueError, match="holds a Unheard, and no network of this name is defined"):
+        SegmentationModel.from_pretrained(folder)
+
+
+def test_unknown_arguments_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be built"):
+        UNeXt.from_pretrained(folder, width=3)
+
+
+def test_other_channels_and_classes_are_adapted_and_reported(
+    folder: Path, model: UNeXt, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        adapted = UNeXt.from_pretrained(folder, in_channels=1, num_classes=4, drop_path=0.1).eval()
+    assert "stages.0.conv adapted from 3 to 1 input channels" in caplog.text
+    assert "head.weight freshly initialised" in caplog.text
+    assert (adapted.config["in_channels"], adapted.config["num_classes"]) == (1, 4)
+    gray = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = model.encode(gray.expand(-1, 3, -1, -1))
+        for a, b in zip(adapted.encode(gray), expected, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_deep_supervision_can_be_added_and_taken_off(folder: Path, tmp_path: Path) -> None:
+    deep = UNeXt.from_pretrained(folder, deep_supervision=True)
+    assert len(deep.train()(torch.rand(2, 3, 64, 64))) == 5
+    deep.save_pretrained(tmp_path / "deep")
+    plain = UNeXt.from_pretrained(tmp_path / "deep", deep_supervision=False)
+    assert torch.equal(plain.head.weight, deep.head.weight)
+
+
+@pytest.mark.parametrize(("old", "new"), [(3, 1), (3, 2), (3, 5), (3, 6), (1, 3), (4, 1)])
+def test_adapted_kernels_answer_a_gray_image_as_before(old: int, new: int) -> None:
+    weight, gray = torch.rand(2, old, 3, 3), torch.rand(1, 1, 8, 8)
+
+    def answer(kernels: Tensor) -> Tensor:
+        return torch.conv2d(gray.expand(-1, kernels.shape[1], -1, -1), kernels)
+
+    adapted = adapt_input_channels(weight, new)
+    assert adapted.shape == (2, new, 3, 3)
+    if new == 1 or new % old == 0:
+        torch.testing.assert_close(answer(adapted), answer(weight))
+
+
+def test_create_model_loads_a_folder(tmp_path: Path) -> None:
+    model = create_model("unext_tiny", num_classes=2)
+    model.save_pretrained(tmp_path)
+    again = create_model("unext_tiny", num_classes=2, weights=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    with pytest.raises(ValueError, match="of another shape"):
+        create_model("unext_small", weights=tmp_path)
+
+
+def test_official_checkpoints_are_loaded_by_their_source(model: UNeXt, tmp_path: Path) -> None:
+    theirs = {ours: theirs for theirs, ours in _unext_keys().items()}
+    official = {f"module.{theirs[key]}": value for key, value in model.state_dict().items()}
+    torch.save(official, tmp_path / "model.pth")
+    again = UNeXt(channels=CHANNELS)
+    with pytest.raises(ValueError, match="name the source of an official checkpoint"):
+        load_weights(again, tmp_path / "model.pth")
+    assert load_weights(again, tmp_path / "model.pth", source="UNeXt-pytorch") == []
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_saving_again_replaces_the_files_and_leaves_no_others(folder: Path) -> None:
+    other = UNeXt(channels=CHANNELS)
+    other.save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert torch.equal(UNeXt.from_pretrained(folder).head.weight, other.head.weight)
+    assert {oct(path.stat().st_mode)[-3:] for path in folder.iterdir()} == {"644"}
+
+
+def test_a_failed_save_leaves_the_old_files(model: UNeXt, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(OSError, match="no space left"):
+        model.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
