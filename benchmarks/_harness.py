@@ -150,18 +150,25 @@ def _send_peak(sender: Any, subject: str, title: str, name: str) -> None:
     candidates = {candidate.name: candidate for case in cases if case.title == title for candidate in case.candidates}
     call = candidates[name].build().call
     call()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        sender.send((torch.cuda.max_memory_allocated() - before) / 2**20)
-    elif platform.system() == "Linux":
-        # What the first call left in the allocator's hands would hide what the second one takes.
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status_kib("VmRSS")
-        call()
-        sender.send((_status_kib("VmHWM") - before) / 2**10)
+    measured = _peak_on_gpu if torch.cuda.is_available() else _peak_on_linux if platform.system() == "Linux" else None
+    if measured:
+        sender.send(statistics.median(measured(call) for _ in range(5)))
+
+
+def _peak_on_gpu(call: Callable[[], Tensor]) -> float:
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _peak_on_linux(call: Callable[[], Tensor]) -> float:
+    # What an earlier call left in the allocator's hands would hide what this one takes.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status_kib("VmRSS")
+    call()
+    return (_status_kib("VmHWM") - before) / 2**10
 
 
 def _status_kib(key: str) -> int:
@@ -202,7 +209,7 @@ def benchmark(subject: str, *, quick: bool, output: Path) -> Path:
     for case in cases:
         if quick and not case.quick:
             continue
-        rows = measure(case, rounds=2 if quick else 60, calls=1 if quick else 3, seconds=300)
+        rows = measure(case, rounds=2 if quick else 60, calls=1 if quick else 3, seconds=150)
         for row in rows:
             if row.status == "measured" and not quick:
                 row.peak_mib = peak_mib(subject, case.title, row.name)

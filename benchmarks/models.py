@@ -19,16 +19,16 @@ def cases() -> list[Case]:
     names = list_models()
     inference = [
         Candidate("MONAI UNet", partial(infer, monai_unet)),
-        *(Candidate(name, partial(infer, partial(optimized, name))) for name in names),
-        Candidate("unext, batch norm not folded", partial(infer, partial(trained, "unext")), equal_to="unext"),
+        *(Candidate(name, partial(infer, partial(ours, name), optimize)) for name in names),
+        Candidate("unext, batch norm not folded", partial(infer, partial(ours, "unext")), equal_to="unext"),
     ]
     compiled = [
-        Candidate("unext", partial(infer, partial(optimized, "unext"))),
-        Candidate("unext, compiled", partial(infer, partial(optimized, "unext"), compiled=True), equal_to="unext"),
+        Candidate("unext", partial(infer, partial(ours, "unext"), optimize)),
+        Candidate("unext, compiled", partial(infer, partial(ours, "unext"), compile_folded), equal_to="unext"),
     ]
     training = [
         Candidate("MONAI UNet", partial(train, monai_unet)),
-        *(Candidate(name, partial(train, partial(trained, name))) for name in names),
+        *(Candidate(name, partial(train, partial(ours, name))) for name in names),
     ]
     return [
         Case(f"Inference, batch 1, {SIZE}x{SIZE}, batch norm folded", inference),
@@ -45,34 +45,34 @@ def monai_unet() -> nn.Module:
     return network
 
 
-def trained(network: str) -> nn.Module:
+def ours(name: str) -> nn.Module:
     """Always the same weights, with norms as after training, so that folding them has something to fold."""
     torch.manual_seed(0)
-    model = create_model(network)
+    model = create_model(name)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            for name, buffer in module.named_buffers():
-                if name.startswith("running_"):
+            for key, buffer in module.named_buffers():
+                if key.startswith("running_"):
                     nn.init.uniform_(buffer, 0.5, 1.5)
     return model
 
 
-def optimized(network: str) -> nn.Module:
-    return optimize(trained(network))
+def compile_folded(model: nn.Module) -> nn.Module:
+    compiled: nn.Module = torch.compile(optimize(model))  # type: ignore[assignment]
+    return compiled
 
 
-def infer(build: Callable[[], nn.Module], *, compiled: bool = False) -> Run:
+def infer(build: Callable[[], nn.Module], prepare: Callable[[nn.Module], nn.Module] = nn.Module.eval) -> Run:
     model, image = build().eval(), _images(1)
-    facts = _facts(model, image)
-    network = torch.compile(model) if compiled else model
+    prepared = prepare(model)
 
     def call() -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = network(image)
+            logits: Tensor = prepared(image)
         return logits
 
-    return Run(call, facts)
+    return Run(call, _facts(model, image))
 
 
 def train(build: Callable[[], nn.Module]) -> Run:

@@ -1,0 +1,93 @@
+"""The harness: nothing unequal is timed, what is absent is named, ratios are what was slept."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import _harness
+from benchmarks._harness import Candidate, Case, Run, benchmark, measure
+
+
+def candidate(name: str, seconds: float = 0.0, value: float = 1.0, **arguments: Any) -> Candidate:
+    def call() -> Tensor:
+        time.sleep(seconds)
+        return torch.tensor([value, 2.0])
+
+    return Candidate(name, lambda: Run(call, {"parameters": 3}), **arguments)
+
+
+def absent() -> Run:
+    raise ImportError("no such package", name="peer")
+
+
+def test_ratios_are_to_the_first_candidate() -> None:
+    case = Case("sleep", [candidate("slow", 0.02), candidate("fast", 0.005)])
+    slow, fast = measure(case, rounds=5, calls=2)
+    assert slow.ratio == 1
+    assert fast.ratio == pytest.approx(0.25, abs=0.1)
+    assert fast.median_ms == pytest.approx(5, abs=2)
+    assert fast.ratio_quartiles is not None
+    assert fast.ratio_quartiles[0] <= fast.ratio <= fast.ratio_quartiles[1]
+
+
+def test_what_is_not_installed_is_named_and_the_rest_is_measured() -> None:
+    rows = measure(Case("peers", [Candidate("peer", absent), candidate("ours")]), rounds=1, calls=1)
+    assert [row.status for row in rows] == ["not installed (peer)", "measured"]
+    assert rows[0].median_ms is None
+    assert rows[1].ratio is None
+    assert rows[1].median_ms is not None
+
+
+@pytest.mark.parametrize(("value", "message"), [(1.1, "off reference"), (float("nan"), "not finite")])
+def test_unequal_and_infinite_results_are_not_timed(value: float, message: str) -> None:
+    case = Case("wrong", [candidate("reference"), candidate("wrong", value=value, equal_to="reference")])
+    with pytest.raises(AssertionError, match=message):
+        measure(case, rounds=1, calls=1)
+
+
+def test_rounds_stop_when_the_time_is_up() -> None:
+    calls: list[float] = []
+    case = Case("long", [Candidate("counted", lambda: Run(lambda: calls.append(0.0) or torch.zeros(1)))])
+    measure(case, rounds=1000, calls=1, seconds=0)
+    assert len(calls) == 3  # the result, one call that is not timed, one that is
+
+
+def test_peak_memory_of_a_call_is_that_of_what_it_allocates(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[float] = []
+
+    def call() -> Tensor:
+        return torch.ones(64 * 2**18).sum()
+
+    module = type("Module", (), {"cases": staticmethod(lambda: [Case("memory", [Candidate("64", lambda: Run(call))])])})
+    monkeypatch.setattr(_harness, "import_module", lambda _: module)
+    sender = type("Sender", (), {"send": staticmethod(sent.append)})
+    _harness._send_peak(sender, "subject", "memory", "64")
+    assert sent == [pytest.approx(64, abs=4)]
+
+
+def test_a_report_has_figures_tables_and_a_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cases() -> list[Case]:
+        quick = Case("a", [candidate("ours"), Candidate("peer", absent)])
+        return [quick, Case("b", [candidate("long")], quick=False)]
+
+    monkeypatch.setattr(_harness, "import_module", lambda _: type("Module", (), {"cases": staticmethod(cases)}))
+    path = benchmark("subject", quick=True, output=tmp_path)
+    report = json.loads((tmp_path / "subject.json").read_text())
+    assert [table["title"] for table in report["tables"]] == ["a"]
+    assert report["environment"]["versions"]["torch"] == torch.__version__
+    table = path.read_text()
+    assert "| peer |  | not installed (peer) |  |  |" in table
+    assert "| ours | 3 | " in table
+    assert "not measured |" in table
+    assert (tmp_path / "subject.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_the_models_benchmark_runs(tmp_path: Path) -> None:
+    table = benchmark("models", quick=True, output=tmp_path).read_text()
+    assert "| unext | 1,471,921 | 0.5620 |" in table
