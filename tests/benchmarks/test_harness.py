@@ -79,7 +79,7 @@ def test_a_report_has_figures_tables_and_a_plot(tmp_path: Path, monkeypatch: pyt
     path = benchmark("subject", quick=True, output=tmp_path)
     report = json.loads((tmp_path / "subject.json").read_text())
     assert [table["title"] for table in report["tables"]] == ["a"]
-    assert report["environment"]["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(report["environment"]["versions"]["torch"].partition("+")[0])
     table = path.read_text()
     assert "| peer |  | not installed (peer) |  |  |" in table
     assert "| ours | 3 | " in table

@@ -178,8 +178,10 @@ class SegmentationModel(nn.Module):
             )
 
     def _pad(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
         # A multiple of a quotient and no remainder: the compilers' shape inference knows what 32 * n / 2 is.
-        bottom, right = (_ceil_div(side, self.stride) * self.stride - side for side in images.shape[-2:])
+        bottom = self.stride * _ceil_div(height, self.stride) - height
+        right = self.stride * _ceil_div(width, self.stride) - width
         return images if _is_zero(bottom, right) else F.pad(images, (0, right, 0, bottom), mode="replicate")
 
     def _crop(self, x: Tensor, height: int, width: int, reduction: int = 1) -> Tensor:
@@ -233,8 +235,11 @@ def _is_zero(*amounts: int) -> bool:
 
 
 def _ceil_div(side: int, divisor: int) -> int:
-    # A quotient known to be positive: without the maximum, shape inference asks whether an exported map may be empty.
-    positive: int = torch.sym_max((side + divisor - 1) // divisor, 1)  # type: ignore[no-untyped-call]
+    quotient = (side + divisor - 1) // divisor
+    if torch.compiler.is_dynamo_compiling() or not torch.compiler.is_compiling():
+        return quotient
+    # Shape inference of an export does not see by itself that this is positive, and so that no map can be empty.
+    positive: int = torch.sym_max(quotient, 1)  # type: ignore[no-untyped-call]
     return positive
 
 
