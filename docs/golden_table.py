@@ -1,6 +1,6 @@
 """Prints the table of relative errors to the authors' code that the README shows.
 
-    python docs/golden_table.py ../shared/goldens
+python docs/golden_table.py ../shared/goldens
 """
 
 import json
