@@ -14,9 +14,12 @@ if __name__ == "__main__":
     parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], help="all of them if none is named")
     parser.add_argument("--quick", action="store_true", help="two rounds, to see that everything runs")
     parser.add_argument("--threads", type=int, default=2, help="threads on the CPU (2)")
-    results = Path(__file__).with_name("results")
-    parser.add_argument("--output", type=Path, default=results, help="folder of the results (benchmarks/results)")
+    parser.add_argument(
+        "--output", type=Path, help="folder of the results (benchmarks/results; quick: build/benchmarks)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    here = Path(__file__).parent
+    output = arguments.output or (here.parent / "build" / "benchmarks" if arguments.quick else here / "results")
     for subject in arguments.subjects or SUBJECTS:
-        print(benchmark(subject, quick=arguments.quick, output=arguments.output).read_text())
+        print(benchmark(subject, quick=arguments.quick, output=output).read_text())

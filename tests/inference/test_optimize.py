@@ -29,3 +29,9 @@ def test_the_optimized_copy_computes_the_same(name: str) -> None:
 
 def test_the_optimized_copy_needs_no_gradient() -> None:
     assert not any(p.requires_grad for p in optimize(create_model("unext_tiny")).parameters())
+
+
+def test_optimizing_twice_changes_nothing() -> None:
+    once = optimize(create_model("unext_tiny"))
+    with torch.no_grad():
+        assert torch.equal(optimize(once)(images()), once(images()))

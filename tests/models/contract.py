@@ -166,10 +166,11 @@ def test_the_same_seed_builds_the_same_weights(name: str) -> None:
 
 @every_name
 def test_layout_changes_nothing_but_speed(name: str) -> None:
-    model = narrow(name).eval()
+    model = narrow(name, num_classes=3).eval()
     x = images()
     with torch.no_grad():
         expected = model(x)
+        assert expected.is_contiguous()
         assert_close(model(x.to(memory_format=torch.channels_last)), expected)
         assert_close(model.to(memory_format=torch.channels_last)(x), expected)
 
@@ -207,6 +208,7 @@ def test_deep_supervision_returns_every_decoder_box_finest_first_in_training_alo
         (-(-97 // s), -(-130 // s)) for s in (2**i for i in range(len(outputs)))
     ]
     assert len(outputs) == len(model.decoder)
+    assert all(output.is_contiguous() for output in outputs)
     assert torch.equal(outputs[0], plain.train()(x))
     sum(y.square().mean() for y in outputs).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from brainseg.inference import optimize
 from brainseg.models import SegmentationModel, UNeXt, create_model, load_weights
 from brainseg.models.convert import _unext_keys
 from brainseg.models.files import adapt_input_channels
@@ -169,8 +170,10 @@ def test_adapted_kernels_answer_a_gray_image_as_before(old: int, new: int) -> No
 def test_create_model_loads_a_folder(tmp_path: Path) -> None:
     model = create_model("unext_tiny", num_classes=2)
     model.save_pretrained(tmp_path)
-    again = create_model("unext_tiny", num_classes=2, weights=tmp_path)
+    again = create_model("unext_tiny", weights=tmp_path)
+    assert again.config == model.config
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert create_model("unext_tiny", num_classes=3, weights=tmp_path).config["num_classes"] == 3
     with pytest.raises(ValueError, match="of another shape"):
         create_model("unext_small", weights=tmp_path)
 
@@ -180,10 +183,24 @@ def test_official_checkpoints_are_loaded_by_their_source(model: UNeXt, tmp_path:
     official = {f"module.{theirs[key]}": value for key, value in model.state_dict().items()}
     torch.save(official, tmp_path / "model.pth")
     again = UNeXt(channels=CHANNELS)
-    with pytest.raises(ValueError, match="name the source of an official checkpoint"):
+    with pytest.raises(ValueError, match=r"101 missing .* 101 unknown .*source="):
         load_weights(again, tmp_path / "model.pth")
     assert load_weights(again, tmp_path / "model.pth", source="UNeXt-pytorch") == []
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_wrappers_put_in_front_of_the_keys_is_dropped(model: UNeXt, tmp_path: Path, prefix: str) -> None:
+    torch.save({prefix + key: value for key, value in model.state_dict().items()}, tmp_path / "model.pt")
+    again = UNeXt(channels=CHANNELS)
+    assert load_weights(again, tmp_path / "model.pt") == []
+    assert torch.equal(again.head.weight, model.head.weight)
+
+
+def test_a_network_that_could_not_be_read_back_is_not_saved(model: UNeXt, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"not what its config builds .* save it before optimize"):
+        optimize(model).save_pretrained(tmp_path / "optimized")
+    assert not (tmp_path / "optimized").exists()
 
 
 def test_saving_again_replaces_the_files_and_leaves_no_others(folder: Path) -> None:

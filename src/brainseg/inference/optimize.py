@@ -15,7 +15,8 @@ def optimize(model: Model) -> Model:
     """A copy in eval mode with batch norms folded into the convolutions before them, weights in channels_last.
 
     On the CPU also 2x2 max pooling and bilinear x2 upsampling are done in a way that is faster there. Results are equal
-    up to rounding. The copy is for inference alone: it has other keys, and no batch norm to train with.
+    up to rounding. The copy is for inference alone: it has no batch norm to train with, and is not saved by
+    `save_pretrained`.
 
     Args:
         model: any of our networks; it stays as it is. A module says by `conv_norm_pairs` which of its children follow
@@ -27,9 +28,9 @@ def optimize(model: Model) -> Model:
     optimized = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(optimized.modules()):
         for conv, norm in getattr(module, "conv_norm_pairs", ()):
-            fused = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
-            setattr(module, conv, fused)
-            setattr(module, norm, nn.Identity())
+            if isinstance(getattr(module, norm), nn.BatchNorm2d):  # an optimized network has none left
+                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                setattr(module, norm, nn.Identity())
         if next(optimized.parameters()).device.type == "cpu":
             for name, child in module.named_children():
                 if isinstance(child, nn.MaxPool2d) and (child.kernel_size, child.stride, child.padding) == (2, 2, 0):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import torch
 import torch.nn.functional as F
@@ -75,10 +75,20 @@ class SegmentationModel(nn.Module):
         for level, x in enumerate(self.decode(self.encode(self._pad(images)))):
             if self.training and level < len(self.auxiliary_heads):
                 side_logits.append(self.auxiliary_heads[level](x))
-        logits = self._crop(self.head(x), height, width)
+        # Contiguous, since losses like to view logits as (B, K * H * W), whatever the layout inside.
+        logits = self._crop(self.head(x), height, width).contiguous()
         if not side_logits:
             return logits
-        return [logits, *(self._crop(y, height, width, 2**i) for i, y in enumerate(reversed(side_logits), start=1))]
+        coarser = enumerate(reversed(side_logits), start=1)
+        return [logits, *(self._crop(y, height, width, 2**i).contiguous() for i, y in coarser)]
+
+    @overload
+    def forward_intermediates(self, images: Tensor, *, intermediates_only: Literal[True]) -> list[Tensor]: ...
+
+    @overload
+    def forward_intermediates(
+        self, images: Tensor, *, intermediates_only: Literal[False] = False
+    ) -> tuple[Tensor, list[Tensor]]: ...
 
     def forward_intermediates(
         self, images: Tensor, *, intermediates_only: bool = False
@@ -101,7 +111,7 @@ class SegmentationModel(nn.Module):
         if intermediates_only:
             return cropped
         *_, finest = self.decode(features)
-        return self._crop(self.head(finest), height, width), cropped
+        return self._crop(self.head(finest), height, width).contiguous(), cropped
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
@@ -150,7 +160,9 @@ class SegmentationModel(nn.Module):
         try:
             model = network(**{**config["arguments"], **changes})
         except TypeError as error:
-            raise ValueError(f"{folder}: {network.__name__} cannot be built from config.json and {changes}") from error
+            raise ValueError(
+                f"{folder}: {network.__name__} cannot be built from its config.json with {changes}: {error}"
+            ) from error
         files.load_weights(model, folder)
         return model
 

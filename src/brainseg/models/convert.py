@@ -60,6 +60,9 @@ _SOURCES: dict[str, tuple[dict[str, str], Callable[[Mapping[str, Tensor]], dict[
 def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """An official state dict in our keys, for a model built with `config_from_state_dict`.
 
+    Weights want the input that they were trained on. The training code of UNeXt-pytorch reads images in the order blue,
+    green, red, takes ImageNet's mean and deviation of values in [0, 1] off them, and divides the result by 255 once more.
+
     Args:
         state_dict: as the official code saves it; a `module.` in front of every key is dropped.
         source: "UNeXt-pytorch" (github.com/jeya-maria-jose/UNeXt-pytorch, classes `UNext` and `UNext_S`).
@@ -98,13 +101,20 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
     return config(given)
 
 
+def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what DataParallel, DistributedDataParallel and torch.compile put in front of every key."""
+    for prefix in ("module.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in state_dict):
+            state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+    return dict(state_dict)
+
+
 def _read(state_dict: Mapping[str, Tensor], source: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The table of the source's keys, and the state dict with exactly these keys."""
     if source not in _SOURCES:
         raise ValueError(f"unknown source {source!r}; known are {', '.join(map(repr, _SOURCES))}")
     keys, _ = _SOURCES[source]
-    prefix = "module." if all(key.startswith("module.") for key in state_dict) else ""
-    given = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+    given = without_prefix(state_dict)
     missing, unknown = sorted(keys.keys() - given.keys()), sorted(given.keys() - keys.keys())
     if missing or unknown:
         raise ValueError(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import brainseg
-from brainseg.models.convert import convert_state_dict
+from brainseg.models.convert import convert_state_dict, without_prefix
 
 if TYPE_CHECKING:
     from brainseg.models.base import SegmentationModel
@@ -25,8 +25,20 @@ logger = logging.getLogger(__name__)
 
 
 def save(model: "SegmentationModel", folder: Path) -> None:
-    """Writes `config.json` and `model.safetensors` into the folder."""
+    """Writes `config.json` and `model.safetensors` into the folder.
+
+    Raises:
+        ValueError: the network is no longer the one that its config builds, and could not be read back.
+    """
     from safetensors.torch import save_file
+
+    with torch.device("meta"):
+        built = type(model)(**model.config).state_dict()
+    if differences := _differences(built, model.state_dict()):
+        raise ValueError(
+            f"this {type(model).__name__} is not what its config builds ({differences}) and could not be read back; "
+            "save it before optimize() or other changes to its boxes"
+        )
 
     config = {
         "model": type(model).__name__,
@@ -113,15 +125,15 @@ def load_weights(model: "SegmentationModel", path: str | Path, *, source: str | 
     path = Path(path)
     folder = path if path.is_dir() else None
     config = read_config(folder) if folder else None
-    state_dict = read_state_dict(folder / WEIGHTS if folder else path)
+    given = without_prefix(read_state_dict(folder / WEIGHTS if folder else path))
     if source is not None:
-        state_dict = convert_state_dict(state_dict, source)
+        given = convert_state_dict(given, source)
     own = model.state_dict()
-    adapted = _adapt(model, own, state_dict)
-    if state_dict.keys() != own.keys() or any(value.shape != own[key].shape for key, value in state_dict.items()):
+    state_dict, adapted = _adapt(model, own, given)
+    if _differences(own, state_dict):
         raise ValueError(
-            f"{path} does not fit this {type(model).__name__}: {_differences(own, state_dict)}; build the model with "
-            "the arguments that the weights were saved with, or name the source of an official checkpoint"
+            f"{path} does not fit this {type(model).__name__}: {_differences(own, given)}; build the model with the "
+            "arguments that the weights were saved with, or load an official checkpoint by load_weights(..., source=)"
         )
     model.load_state_dict(state_dict)
     if config:
@@ -132,9 +144,10 @@ def load_weights(model: "SegmentationModel", path: str | Path, *, source: str | 
 
 
 def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """Kernels (D, C, h, w) for another number of input channels, so that the response to grey images stays.
+    """Kernels (D, C, h, w) for another number of input channels.
 
-    As timm does: one channel gets the sum, more get the kernels over and over, scaled by old over new.
+    As timm does: one channel gets the sum, more get the kernels over and over, scaled by old over new. One channel, or a
+    multiple of the old number, answers a gray image as before; other numbers nearly so.
     """
     old = weight.shape[1]
     if in_channels == 1:
@@ -143,28 +156,31 @@ def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
     return repeated * (old / in_channels)
 
 
-def _adapt(model: nn.Module, own: dict[str, Tensor], state_dict: dict[str, Tensor]) -> list[str]:
-    """Makes stem and heads of the state dict fit the model, in place; says what it did."""
-    adapted = []
+def _adapt(
+    model: "SegmentationModel", own: dict[str, Tensor], given: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The given weights with a stem and heads that fit the model, and what was done to them."""
+    state_dict, adapted = dict(given), []
     stem = f"{model.stem}.weight"
-    if stem in state_dict and state_dict[stem].dim() == 4:
-        old, new = state_dict[stem].shape[1], own[stem].shape[1]
+    if stem in given and given[stem].dim() == 4:
+        old, new = given[stem].shape[1], own[stem].shape[1]
         if old != new:
-            state_dict[stem] = adapt_input_channels(state_dict[stem], new)
+            state_dict[stem] = adapt_input_channels(given[stem], new)
             adapted.append(f"kernels of {model.stem} adapted from {old} to {new} input channels")
-    for key in sorted(own.keys() | state_dict.keys()):
+    for key in sorted(own.keys() | given.keys()):
         if not key.startswith(("head.", "auxiliary_heads.")):
             continue
         if key not in own:
             del state_dict[key]
             adapted.append(f"{key} of the file left out")
-        elif key not in state_dict or state_dict[key].shape != own[key].shape:
+        elif key not in given or given[key].shape != own[key].shape:
             state_dict[key] = own[key]
             adapted.append(f"{key} freshly initialised: train it")
-    return adapted
+    return state_dict, adapted
 
 
 def _differences(own: dict[str, Tensor], given: dict[str, Tensor], most: int = 3) -> str:
+    """How many keys are missing, unknown or of another shape, and the first of them; empty if all fit."""
     lists = {
         "missing": own.keys() - given.keys(),
         "unknown": given.keys() - own.keys(),

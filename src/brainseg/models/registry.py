@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from brainseg.models.base import SegmentationModel
-from brainseg.models.files import load_weights
+from brainseg.models.files import load_weights, read_config
 from brainseg.models.unext import UNeXt
 
 _MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
@@ -31,11 +31,12 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
 
     Args:
         name: one of `list_models()`.
-        weights: a folder or file for `load_weights`; None for a fresh initialisation.
+        weights: None for a fresh initialisation; a file for `load_weights`; or a folder that `save_pretrained` wrote,
+            whose arguments are then those that neither the name nor the call gives.
         arguments: the constructor's; they go before those of the name.
 
     Raises:
-        ValueError: an unknown name, or what the constructor and `load_weights` raise.
+        ValueError: an unknown name, a folder of another network, or what the constructor and `load_weights` raise.
 
     >>> create_model("unext_tiny", num_classes=2).config["channels"]
     [8, 16, 24, 32, 64]
@@ -44,7 +45,13 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
         closest = get_close_matches(name, _MODELS, n=3) or list_models()
         raise ValueError(f"there is no model {name!r}; did you mean {' or '.join(closest)}? list_models() shows all")
     network, defaults = _MODELS[name]
-    model = network(**{**defaults, **arguments})
+    saved = {}
+    if weights is not None and Path(weights).is_dir():
+        config = read_config(Path(weights))
+        if config["model"] != network.__name__:
+            raise ValueError(f"{weights} holds a {config['model']}, and {name} is a {network.__name__}")
+        saved = config["arguments"]
+    model = network(**{**saved, **defaults, **arguments})
     if weights is not None:
         load_weights(model, weights)
     return model

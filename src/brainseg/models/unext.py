@@ -25,11 +25,12 @@ class UNeXt(SegmentationModel):
         mlp_ratio: hidden width of a shifted MLP over its width.
         shift_size: number of channel groups; group n moves by n - shift_size // 2 pixels.
         drop: rate of the dropout inside the shifted MLPs.
-        drop_path: rate of the stochastic depth, growing from 0 over the blocks of stages 4 and 5.
+        drop_path: rate r of the stochastic depth: block k of the N in stages 4 and 5 has r * k / N, from k = 0, and the
+            blocks on the way up have the rates of the stage that they answer to.
         deep_supervision: in training mode, return the logits of all five decoder boxes.
 
     Shape:
-        images (B, C, H, W) floating point, H and W at least 32 -> logits (B, K, H, W).
+        images (B, C, H, W) floating point, H and W at least 32 -> logits (B, K, H, W), contiguous.
 
     Raises:
         ValueError: arguments out of range; images that do not fit.
