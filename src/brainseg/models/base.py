@@ -67,7 +67,8 @@ class SegmentationModel(nn.Module):
         """Logits of the images; see the class for shapes.
 
         Raises:
-            ValueError: images of another rank, number of channels or dtype, or smaller than `minimum_side`.
+            ValueError: images of another rank, number of channels or dtype, or smaller than `minimum_side`. Compiled
+                and exported programs do not check.
         """
         self._check(images)
         height, width = images.shape[-2:]

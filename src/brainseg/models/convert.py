@@ -60,8 +60,8 @@ _SOURCES: dict[str, tuple[dict[str, str], Callable[[Mapping[str, Tensor]], dict[
 def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """An official state dict in our keys, for a model built with `config_from_state_dict`.
 
-    Weights want the input that they were trained on. The training code of UNeXt-pytorch reads images in the order blue,
-    green, red, takes ImageNet's mean and deviation of values in [0, 1] off them, and divides the result by 255 once more.
+    Weights want the input that they were trained on. The training code of UNeXt-pytorch reads images in the order
+    blue, green, red, takes ImageNet's mean and deviation of values in [0, 1] off them, and divides by 255 once more.
 
     Args:
         state_dict: as the official code saves it; a `module.` in front of every key is dropped.

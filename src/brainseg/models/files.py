@@ -146,8 +146,8 @@ def load_weights(model: "SegmentationModel", path: str | Path, *, source: str | 
 def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
     """Kernels (D, C, h, w) for another number of input channels.
 
-    As timm does: one channel gets the sum, more get the kernels over and over, scaled by old over new. One channel, or a
-    multiple of the old number, answers a gray image as before; other numbers nearly so.
+    As timm does: one channel gets the sum, more get the kernels over and over, scaled by old over new. One channel, or
+    a multiple of the old number, answers a gray image as before; other numbers nearly so.
     """
     old = weight.shape[1]
     if in_channels == 1:
