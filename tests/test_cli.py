@@ -18,7 +18,7 @@ def test_the_demo_writes_a_picture_and_says_where(tmp_path: Path, capsys: pytest
         assert image.size[0] > 600
 
 
-@pytest.mark.parametrize("arguments", [["dem"], ["demo", "--outpt", "x"], []])
+@pytest.mark.parametrize("arguments", [["dem"], ["demo", "--outpt", "x"], ["demo", "--output", __file__], []])
 def test_wrong_arguments_exit_with_two_and_no_traceback(arguments: list[str]) -> None:
     command = [sys.executable, "-c", "from brainseg.cli import main; main()", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -31,4 +31,4 @@ def test_without_its_extra_the_command_names_it() -> None:
     code = "import sys; sys.modules['jsonargparse'] = None; from brainseg.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.strip() == 'the command brainseg needs more packages: pip install "brainseg-torch[train]"'
+    assert result.stderr.strip() == 'brainseg needs jsonargparse: pip install "brainseg-torch[train]"'

@@ -1,5 +1,6 @@
 """The command `brainseg`."""
 
+import sys
 from pathlib import Path
 
 
@@ -43,6 +44,10 @@ def main() -> None:
     """Entry point of the command."""
     try:
         from jsonargparse import auto_cli
+
+        auto_cli({"demo": demo}, prog="brainseg", description="Segmentation of tumours on brain MRI slices.")
     except ImportError as error:
-        raise SystemExit('the command brainseg needs more packages: pip install "brainseg-torch[train]"') from error
-    auto_cli({"demo": demo}, prog="brainseg", description="Segmentation of tumours on brain MRI slices.")
+        raise SystemExit(f'brainseg needs {error.name}: pip install "brainseg-torch[train]"') from error
+    except OSError as error:
+        sys.stderr.write(f"error: {error}; give another path\n")
+        raise SystemExit(2) from None

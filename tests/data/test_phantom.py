@@ -1,4 +1,4 @@
-"""Phantoms: in range, repeatable, a lesion in a third of them, and never outside the brain."""
+"""Phantoms: in range, repeatable, and a lesion, bright in FLAIR, in a third of them."""
 
 import pytest
 import torch

@@ -35,3 +35,36 @@ def test_optimizing_twice_changes_nothing() -> None:
     once = optimize(create_model("unext_tiny"))
     with torch.no_grad():
         assert torch.equal(optimize(once)(images()), once(images()))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 2)])
+def test_doubling_is_done_by_a_transposed_convolution(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size)
+    model = nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear")).eval()
+    assert not isinstance(optimize(model)[0], nn.Upsample)
+    torch.testing.assert_close(optimize(model)(x), model(x))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 9)])
+def test_pairs_are_pooled_without_indices(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size)
+    model = nn.Sequential(nn.MaxPool2d(2)).eval()
+    assert not isinstance(optimize(model)[0], nn.MaxPool2d)
+    assert torch.equal(optimize(model)(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+        nn.Upsample(scale_factor=3, mode="bilinear"),
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d(2, dilation=2),
+        nn.MaxPool2d(2, padding=1),
+        nn.MaxPool2d(3, stride=2),
+    ],
+)
+def test_what_only_looks_alike_stays(module: nn.Module) -> None:
+    x = torch.rand(1, 3, 9, 9)
+    assert torch.equal(optimize(nn.Sequential(module))(x), module(x))

@@ -279,6 +279,19 @@ def test_checkpointing_saves_memory_and_changes_neither_gradients_nor_statistics
 
 
 @every_name
+def test_a_checkpointed_graph_is_walked_twice_with_the_same_gradients_and_statistics(name: str) -> None:
+    model = narrow(name).train()
+    model.set_grad_checkpointing()
+    loss = model(images(3)).square().mean()
+    statistics = {key: buffer.clone() for key, buffer in model.named_buffers()}
+    first, second = (
+        torch.autograd.grad(loss, list(model.parameters()), retain_graph=True, allow_unused=True) for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(torch.equal(statistics[key], buffer) for key, buffer in model.named_buffers())
+
+
+@every_name
 def test_compiles_to_one_graph(name: str) -> None:
     model = narrow(name).eval()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import tests.torchvision_operators  # noqa: F401
 from brainseg.inference import optimize
 from brainseg.models import SegmentationModel, UNeXt, create_model, load_weights
 from brainseg.models.convert import _unext_keys
@@ -91,12 +92,14 @@ def test_foreign_files_are_refused(model: UNeXt, tmp_path: Path) -> None:
 def test_weights_of_other_widths_are_refused_and_nothing_is_loaded(folder: Path) -> None:
     other = UNeXt(channels=(4, 6, 8, 10, 14))
     before = {key: value.clone() for key, value in other.state_dict().items()}
-    with pytest.raises(ValueError, match="of another shape"):
+    with pytest.raises(ValueError, match=r"saved with channels=\[4, 6, 8, 10, 12\] and not \[4, 6, 8, 10, 14\]"):
         load_weights(other, folder)
+    with pytest.raises(ValueError, match="of another shape"):
+        load_weights(other, folder / "model.safetensors")
     assert all(torch.equal(before[key], value) for key, value in other.state_dict().items())
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"model": 3, "arguments": {}}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "[" * 100_000, '{"model": 3, "arguments": {}}'])
 def test_a_broken_config_is_refused(folder: Path, content: str) -> None:
     (folder / "config.json").write_text(content)
     with pytest.raises(ValueError, match="is no model configuration"):
@@ -137,7 +140,7 @@ def test_other_channels_and_classes_are_adapted_and_reported(
     with caplog.at_level(logging.WARNING):
         adapted = UNeXt.from_pretrained(folder, in_channels=1, num_classes=4, drop_path=0.1).eval()
     assert "stages.0.conv adapted from 3 to 1 input channels" in caplog.text
-    assert "head.weight freshly initialised" in caplog.text
+    assert "head freshly initialised for 4 classes" in caplog.text
     assert (adapted.config["in_channels"], adapted.config["num_classes"]) == (1, 4)
     gray = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
@@ -174,7 +177,7 @@ def test_create_model_loads_a_folder(tmp_path: Path) -> None:
     assert again.config == model.config
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert create_model("unext_tiny", num_classes=3, weights=tmp_path).config["num_classes"] == 3
-    with pytest.raises(ValueError, match="of another shape"):
+    with pytest.raises(ValueError, match="saved with channels"):
         create_model("unext_small", weights=tmp_path)
 
 
@@ -189,7 +192,7 @@ def test_official_checkpoints_are_loaded_by_their_source(model: UNeXt, tmp_path:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_what_wrappers_put_in_front_of_the_keys_is_dropped(model: UNeXt, tmp_path: Path, prefix: str) -> None:
     torch.save({prefix + key: value for key, value in model.state_dict().items()}, tmp_path / "model.pt")
     again = UNeXt(channels=CHANNELS)
@@ -208,16 +211,59 @@ def test_saving_again_replaces_the_files_and_leaves_no_others(folder: Path) -> N
     other.save_pretrained(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert torch.equal(UNeXt.from_pretrained(folder).head.weight, other.head.weight)
-    assert {oct(path.stat().st_mode)[-3:] for path in folder.iterdir()} == {"644"}
+    plain = folder.parent / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in folder.iterdir()} == {plain.stat().st_mode}
 
 
 def test_a_failed_save_leaves_the_old_files(model: UNeXt, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = UNeXt(channels=(4, 6, 8, 10, 14))
+    other.normalization = {"name": "Normalize", "arguments": {"mean": torch.ones(3)}}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        other.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
-    def fail(*_: object, **__: object) -> None:
+    def fail(_: object, path: Path, **__: object) -> None:
+        path.write_bytes(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr("safetensors.torch.save_file", fail)
     with pytest.raises(OSError, match="no space left"):
         model.save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("change", ["sparse", "complex", "integer"])
+def test_tensors_that_are_no_weights_are_refused_and_nothing_is_loaded(
+    model: UNeXt, tmp_path: Path, change: str
+) -> None:
+    wrong = {"sparse": Tensor.to_sparse, "complex": lambda x: x.to(torch.complex64), "integer": Tensor.int}[change]
+    state_dict = model.state_dict()
+    torch.save({**state_dict, "decoder.4.conv.weight": wrong(state_dict["decoder.4.conv.weight"])}, tmp_path / "w.pth")
+    other = UNeXt(channels=CHANNELS)
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match=r"decoder.4.conv.weight (is no plain tensor|holds)"):
+        load_weights(other, tmp_path / "w.pth")
+    assert all(torch.equal(before[key], value) for key, value in other.state_dict().items())
+
+
+def test_half_a_head_is_refused(model: UNeXt, tmp_path: Path) -> None:
+    torch.save({k: v for k, v in model.state_dict().items() if k != "head.bias"}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"1 missing \(head.bias\)"):
+        load_weights(UNeXt(channels=CHANNELS), tmp_path / "w.pth")
+
+
+def test_arguments_that_shapes_do_not_show_are_compared(tmp_path: Path) -> None:
+    UNeXt(channels=CHANNELS, shift_size=3).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="saved with shift_size=3 and not 5"):
+        load_weights(UNeXt(channels=CHANNELS), tmp_path)
+    assert UNeXt.from_pretrained(tmp_path).config["shift_size"] == 3
+
+
+@pytest.mark.parametrize(("old", "new"), [(3, 1), (3, 2), (3, 4), (3, 5), (3, 7)])
+def test_kernels_are_adapted_by_the_rule_of_timm(old: int, new: int) -> None:
+    from timm.models import adapt_input_conv
+
+    weight = torch.rand(2, old, 3, 3)
+    torch.testing.assert_close(adapt_input_channels(weight, new), adapt_input_conv(new, weight))

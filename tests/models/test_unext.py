@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from brainseg.models import UNeXt, config_from_state_dict, convert_state_dict, create_model
 from brainseg.models.convert import _unext_keys
-from brainseg.models.unext import DropPath, ShiftedBlock, shift
+from brainseg.models.unext import DropPath, ShiftedBlock, ShiftedMLP, shift
 from tests.conftest import SHARED
 from tests.goldens.recipe import make_input, make_mask, make_state_dict
 
@@ -240,21 +241,56 @@ def test_one_image_at_the_smallest_size_cannot_be_normalised_in_training() -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channels": (1, 2, 3)}, "five positive widths"),
-        ({"channels": (0, 2, 3, 4, 5)}, "five positive widths"),
-        ({"depths": (1, 1, 1)}, "two positive numbers"),
-        ({"depths": (0, 1)}, "two positive numbers"),
-        ({"shift_size": 0}, "shift_size"),
-        ({"mlp_ratio": 0.001}, "hidden widths"),
-        ({"drop": 1.0}, r"\[0, 1\)"),
-        ({"drop_path": -0.1}, r"\[0, 1\)"),
+        ({"channels": (1, 2, 3)}, r"channels must be 5 positive integers, got \(1, 2, 3\)"),
+        ({"channels": (0, 2, 3, 4, 5)}, "each of channels must be a positive integer, got 0"),
+        ({"channels": "12345"}, "channels must be 5 positive integers, got '12345'"),
+        ({"channels": 5}, "channels must be 5 positive integers, got 5"),
+        ({"depths": (1, 1, 1)}, "depths must be 2 positive integers"),
+        ({"depths": (True, 1)}, "each of depths must be a positive integer, got True"),
+        ({"shift_size": 0}, "shift_size must be a positive integer, got 0"),
+        ({"shift_size": 2.5}, "shift_size must be a positive integer, got 2.5"),
+        ({"mlp_ratio": 0.001}, "mlp_ratio must leave every hidden width at least 1, got 0.001"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio must leave"),
+        ({"mlp_ratio": "2"}, "mlp_ratio must leave"),
+        ({"drop": 1.0}, r"drop must lie in \[0, 1\), got 1.0"),
+        ({"drop_path": -0.1}, r"drop_path must lie in \[0, 1\), got -0.1"),
+        ({"drop": "0.1"}, r"drop must lie in \[0, 1\), got '0.1'"),
+        ({"deep_supervision": "no"}, "deep_supervision must be True or False, got 'no'"),
         ({"in_channels": 0}, "in_channels must be a positive integer, got 0"),
-        ({"num_classes": 1.5}, "num_classes must be a positive integer, got 1.5"),
+        ({"num_classes": True}, "num_classes must be a positive integer, got True"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UNeXt(**arguments)
+
+
+def test_numpy_numbers_are_welcome() -> None:
+    model = UNeXt(np.int64(1), channels=np.array([4, 6, 8, 10, 12]), shift_size=np.int64(3), drop=np.float64(0.25))
+    assert model.config["channels"] == [4, 6, 8, 10, 12]
+    assert (model.config["shift_size"], model.config["drop"]) == (3, 0.25)
+
+
+def test_every_block_has_the_ratio_the_shift_and_the_rate_that_were_asked_for() -> None:
+    model = UNeXt(channels=(4, 6, 8, 10, 12), mlp_ratio=1.5, shift_size=3, drop=0.25)
+    mlps = [module for module in model.modules() if isinstance(module, ShiftedMLP)]
+    assert [mlp.fc1.out_features for mlp in mlps] == [15, 18, 15, 12]
+    assert [(mlp.shift_size, mlp.drop.p) for mlp in mlps] == [(3, 0.25)] * 4
+
+
+@pytest.mark.parametrize("shift_size", [3, 5])
+def test_the_shifted_mlp_follows_its_formula_with_both_dropouts(shift_size: int) -> None:
+    mlp = ShiftedMLP(7, 14, shift_size=shift_size, drop=0.5).train()
+    tokens = torch.randn(2, 6, 5, 7)
+    torch.manual_seed(1)
+    found = mlp(tokens)
+    torch.manual_seed(1)
+    hidden = shift(tokens, "height", shift_size) @ mlp.fc1.weight.T + mlp.fc1.bias
+    hidden = F.conv2d(hidden.permute(0, 3, 1, 2), mlp.dwconv.weight, mlp.dwconv.bias, padding=1, groups=14)
+    hidden = hidden.permute(0, 2, 3, 1)
+    hidden = F.dropout(hidden / 2 * (1 + torch.erf(hidden / 2**0.5)), 0.5)
+    expected = F.dropout(shift(hidden, "width", shift_size) @ mlp.fc2.weight.T + mlp.fc2.bias, 0.5)
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_config_of_an_official_checkpoint_is_read_from_its_shapes() -> None:

@@ -45,7 +45,7 @@ def test_empty_and_absent_masks_draw_nothing(axes: Axes) -> None:
     assert contours(axes) == []
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 16), (16,), (1, 3, 16, 16)])
+@pytest.mark.parametrize("shape", [(2, 16, 16), (16,), (1, 3, 16, 16), (16, 16, 3)])
 def test_what_is_no_slice_is_refused(axes: Axes, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="is no slice"):
         draw_outlines(axes, torch.rand(shape))
@@ -54,3 +54,13 @@ def test_what_is_no_slice_is_refused(axes: Axes, shape: tuple[int, ...]) -> None
 def test_a_mask_of_another_size_is_refused(axes: Axes) -> None:
     with pytest.raises(ValueError, match=r"mask of shape \(8, 8\) does not fit an image of \(16, 16\)"):
         draw_outlines(axes, torch.rand(16, 16), torch.zeros(8, 8))
+
+
+def test_an_image_of_integers_is_refused(axes: Axes) -> None:
+    with pytest.raises(ValueError, match=r"an image of uint8 is not in \[0, 1\]; give image / 255"):
+        draw_outlines(axes, torch.zeros(16, 16, dtype=torch.uint8))
+
+
+def test_tensors_with_gradients_and_in_half_precision_are_drawn(axes: Axes) -> None:
+    draw_outlines(axes, torch.rand(16, 16, requires_grad=True), torch.ones(16, 16, dtype=torch.bfloat16))
+    assert len(contours(axes)) == 1

@@ -26,19 +26,33 @@ def optimize(model: Model) -> Model:
         the copy, on the model's device and in its dtype.
     """
     optimized = copy.deepcopy(model).eval().requires_grad_(False)
+    on_cpu = all(parameter.device.type == "cpu" for parameter in optimized.parameters())
     for module in list(optimized.modules()):
         for conv, norm in getattr(module, "conv_norm_pairs", ()):
             if isinstance(getattr(module, norm), nn.BatchNorm2d):  # an optimized network has none left
                 setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
                 setattr(module, norm, nn.Identity())
-        if next(optimized.parameters()).device.type == "cpu":
+        if on_cpu:
             for name, child in module.named_children():
-                if isinstance(child, nn.MaxPool2d) and (child.kernel_size, child.stride, child.padding) == (2, 2, 0):
+                if _is_pairwise(child):
                     setattr(module, name, _PairwiseMaxPool())
-                if isinstance(child, nn.Upsample) and (child.scale_factor, child.mode) == (2.0, "bilinear"):
+                elif _is_doubling(child):
                     setattr(module, name, _TransposedUpsample())
     optimized.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return optimized
+
+
+def _is_pairwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.MaxPool2d) and (
+        (module.kernel_size, module.stride, module.padding, module.dilation) == (2, 2, 0, 1)
+        and not (module.ceil_mode or module.return_indices)
+    )
+
+
+def _is_doubling(module: nn.Module) -> bool:
+    return isinstance(module, nn.Upsample) and (
+        (module.scale_factor, module.mode) == (2.0, "bilinear") and not module.align_corners
+    )
 
 
 class _PairwiseMaxPool(nn.Module):

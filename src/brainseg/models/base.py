@@ -1,10 +1,11 @@
 """What every network promises: from the image to logits of its size, with taps, checkpointing and files."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, overload
+from typing import Any, ClassVar, Literal, Self, SupportsFloat, overload
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,10 @@ class SegmentationModel(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, *, deep_supervision: bool = False, **arguments: Any) -> None:
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
-            _check_positive(f"{type(self).__name__}: {name}", value)
+        in_channels = check_count("in_channels", in_channels)
+        num_classes = check_count("num_classes", num_classes)
+        if not isinstance(deep_supervision, bool):
+            raise ValueError(f"deep_supervision must be True or False, got {deep_supervision!r}")
         config = {"in_channels": in_channels, "num_classes": num_classes, **arguments}
         self.config: dict[str, Any] = json.loads(json.dumps({**config, "deep_supervision": deep_supervision}))
         self.normalization: dict[str, Any] | None = None
@@ -116,7 +119,7 @@ class SegmentationModel(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
-        _check_positive(f"{type(self).__name__}: num_classes", num_classes)
+        num_classes = check_count("num_classes", num_classes)
         like = self.head.weight
         self._build_heads([head.in_channels for head in (*self.auxiliary_heads, self.head)], num_classes)
         for heads in (self.head, self.auxiliary_heads):
@@ -124,7 +127,10 @@ class SegmentationModel(nn.Module):
         self.config["num_classes"] = num_classes
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trades time for memory: the backward pass recomputes each box instead of keeping what is inside it."""
+        """Trades time for memory: the backward pass recomputes each box instead of keeping what is inside it.
+
+        Compile a checkpointed network with `fullgraph=True`: around a graph break in a box its batch norms count twice.
+        """
         self.grad_checkpointing = enable
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -160,7 +166,7 @@ class SegmentationModel(nn.Module):
             raise ValueError(f"{folder} holds a {config['model']}, not a {cls.__name__}; use its from_pretrained")
         try:
             model = network(**{**config["arguments"], **changes})
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{folder}: {network.__name__} cannot be built from its config.json with {changes}: {error}"
             ) from error
@@ -223,22 +229,28 @@ class SegmentationModel(nn.Module):
             return checkpoint(box, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), _frozen_statistics(box)
+            return nullcontext(), _FrozenStatistics(box)
 
         return checkpoint(box, *inputs, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _frozen_statistics(box: nn.Module) -> Iterator[None]:
-    """The batch norms of a box update copies of their statistics, which are dropped again."""
-    norms = [module for module in box.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    statistics = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
-    for norm, name, buffer in statistics:
-        setattr(norm, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for norm, name, buffer in statistics:
+class _FrozenStatistics(AbstractContextManager[None]):
+    """The batch norms of a box update copies of their statistics, which are dropped again.
+
+    Entered once for each backward pass through the graph, so it is no generator.
+    """
+
+    def __init__(self, box: nn.Module) -> None:
+        self.norms = [module for module in box.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self.kept: list[tuple[nn.Module, str, Tensor]] = []
+
+    def __enter__(self) -> None:
+        self.kept = [(norm, name, buffer) for norm in self.norms for name, buffer in norm.named_buffers()]
+        for norm, name, buffer in self.kept:
+            setattr(norm, name, buffer.clone())
+
+    def __exit__(self, *_: object) -> None:
+        for norm, name, buffer in self.kept:
             setattr(norm, name, buffer)
 
 
@@ -256,6 +268,26 @@ def _ceil_div(side: int, divisor: int) -> int:
     return positive
 
 
-def _check_positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or value < 1:
+def check_count(name: str, value: Any) -> int:
+    """The value as a plain integer (numpy's are welcome); ValueError unless it is a positive one."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if isinstance(value, bool) or count < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return count
+
+
+def check_counts(name: str, values: Any, number: int) -> list[int]:
+    """So many plain positive integers; ValueError for anything else."""
+    if isinstance(values, str) or not isinstance(values, Iterable) or len(counts := list(values)) != number:
+        raise ValueError(f"{name} must be {number} positive integers, got {values!r}")
+    return [check_count(f"each of {name}", count) for count in counts]
+
+
+def check_rate(name: str, value: Any) -> float:
+    """The value as a plain number; ValueError unless it lies in [0, 1)."""
+    if isinstance(value, bool | str) or not isinstance(value, SupportsFloat) or not 0 <= float(value) < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
+    return float(value)

@@ -45,6 +45,8 @@ def _unext_keys() -> dict[str, str]:
 def _unext_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     widths = ("encoder1", "encoder2", "encoder3", "patch_embed3.proj", "patch_embed4.proj")
     convs = [state_dict[f"{name}.weight"] for name in widths]
+    if any(conv.dim() != 4 for conv in (*convs, state_dict["final.weight"])):
+        raise ValueError("the convolutions of this state dict are not all (out, in, height, width)")
     return {
         "in_channels": convs[0].shape[1],
         "num_classes": state_dict["final.weight"].shape[0],
@@ -103,10 +105,11 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
 
 def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without what DataParallel, DistributedDataParallel and torch.compile put in front of every key."""
-    for prefix in ("module.", "_orig_mod."):
-        if all(key.startswith(prefix) for key in state_dict):
-            state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
-    return dict(state_dict)
+    given = dict(state_dict)
+    for prefix in ("module.", "_orig_mod.", "module."):  # either may stand outside
+        if all(key.startswith(prefix) for key in given):
+            given = {key.removeprefix(prefix): value for key, value in given.items()}
+    return given
 
 
 def _read(state_dict: Mapping[str, Tensor], source: str) -> tuple[dict[str, str], dict[str, Tensor]]:

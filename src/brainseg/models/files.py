@@ -3,12 +3,10 @@
 import json
 import logging
 import math
-import os
 import pickle
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -20,6 +18,9 @@ if TYPE_CHECKING:
     from brainseg.models.base import SegmentationModel
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+# Arguments in which a network may differ from the file it is loaded from.
+ADAPTABLE = {"in_channels", "num_classes", "deep_supervision", "drop", "drop_path"}
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,20 @@ def save(model: "SegmentationModel", folder: Path) -> None:
         "normalization": model.normalization,
         "brainseg": brainseg.__version__,
     }
+    text = json.dumps(config, indent=2) + "\n"
     state_dict = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS, lambda path: save_file(state_dict, path, metadata={"format": "pt"}))
-    _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+    # Written beside the files and moved there, so that no reader meets half of one.
+    weights, configuration = (folder / f".{uuid4().hex}.{name}" for name in (WEIGHTS, CONFIG))
+    try:
+        save_file(state_dict, weights, metadata={"format": "pt"})
+        configuration.write_text(text)
+        weights.chmod(configuration.stat().st_mode)  # safetensors makes private files
+        weights.replace(folder / WEIGHTS)
+        configuration.replace(folder / CONFIG)
+    finally:
+        weights.unlink(missing_ok=True)
+        configuration.unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -64,9 +75,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no {CONFIG}; give a folder that save_pretrained wrote")
     try:
         config = json.loads(path.read_text())
-        if isinstance(config["model"], str) and isinstance(config["arguments"], dict):
-            return {"normalization": None, **config}
-    except (ValueError, KeyError, TypeError) as error:
+        normalization = config.get("normalization")
+        sound = isinstance(config["model"], str) and isinstance(config["arguments"], dict)
+        if sound and isinstance(normalization, dict | None):
+            return {**config, "normalization": normalization}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no model configuration ({error}); save_pretrained writes one") from error
     raise ValueError(f"{path} is no model configuration; save_pretrained writes one")
 
@@ -98,7 +111,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(f"{path} is truncated or no PyTorch file ({error}); copy it again") from error
-    if isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
+    if isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         return content
     raise ValueError(f"{path} holds no plain state dict; save its state_dict() alone, or load the part that is one")
 
@@ -125,6 +138,8 @@ def load_weights(model: "SegmentationModel", path: str | Path, *, source: str | 
     path = Path(path)
     folder = path if path.is_dir() else None
     config = read_config(folder) if folder else None
+    if config:
+        _check_same_network(model, config, path)
     given = without_prefix(read_state_dict(folder / WEIGHTS if folder else path))
     if source is not None:
         given = convert_state_dict(given, source)
@@ -135,12 +150,31 @@ def load_weights(model: "SegmentationModel", path: str | Path, *, source: str | 
             f"{path} does not fit this {type(model).__name__}: {_differences(own, given)}; build the model with the "
             "arguments that the weights were saved with, or load an official checkpoint by load_weights(..., source=)"
         )
+    for key, value in given.items():
+        if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            raise ValueError(f"{path}: {key} is no plain tensor ({value.layout}, {value.dtype}); save dense real ones")
+        if key in own and value.is_floating_point() != own[key].is_floating_point():
+            raise ValueError(f"{path}: {key} holds {value.dtype}, expected {own[key].dtype}")
     model.load_state_dict(state_dict)
     if config:
         model.normalization = config["normalization"]
     if adapted:
         logger.warning("%s: %s", path, "; ".join(adapted))
     return adapted
+
+
+def _check_same_network(model: "SegmentationModel", config: dict[str, Any], path: Path) -> None:
+    """Refuses a folder whose network differs in what the shapes of its weights may not show."""
+    name = type(model).__name__
+    if config["model"] != name:
+        raise ValueError(f"{path} holds a {config['model']}, and the model is a {name}")
+    other = [
+        f"{key}={value!r} and not {model.config[key]!r}"
+        for key, value in config["arguments"].items()
+        if key in model.config and key not in ADAPTABLE and value != model.config[key]
+    ]
+    if other:
+        raise ValueError(f"{path} does not fit this {name}: it was saved with {', '.join(other)}")
 
 
 def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
@@ -162,20 +196,29 @@ def _adapt(
     """The given weights with a stem and heads that fit the model, and what was done to them."""
     state_dict, adapted = dict(given), []
     stem = f"{model.stem}.weight"
-    if stem in given and given[stem].dim() == 4:
+    if stem in given and given[stem].dim() == 4 and given[stem].shape[1] > 0:
         old, new = given[stem].shape[1], own[stem].shape[1]
         if old != new:
             state_dict[stem] = adapt_input_channels(given[stem], new)
             adapted.append(f"kernels of {model.stem} adapted from {old} to {new} input channels")
-    for key in sorted(own.keys() | given.keys()):
-        if not key.startswith(("head.", "auxiliary_heads.")):
+    # A head is taken from the file whole or not at all.
+    heads = {
+        key.rpartition(".")[0] for key in own.keys() | given.keys() if key.startswith(("head.", "auxiliary_heads."))
+    }
+    for head in sorted(heads):
+        keys = [f"{head}.weight", f"{head}.bias"]
+        if not any(key in own for key in keys):
+            adapted.append(f"{head} of the file left out")
+        elif not any(key in given for key in keys):
+            adapted.append(f"{head} freshly initialised: train it")
+        elif all(key in given and len(given[key]) != len(own[key]) for key in keys):
+            adapted.append(f"{head} freshly initialised for {len(own[keys[0]])} classes: train it")
+        else:
             continue
-        if key not in own:
-            del state_dict[key]
-            adapted.append(f"{key} of the file left out")
-        elif key not in given or given[key].shape != own[key].shape:
-            state_dict[key] = own[key]
-            adapted.append(f"{key} freshly initialised: train it")
+        for key in keys:
+            state_dict.pop(key, None)
+            if key in own:
+                state_dict[key] = own[key]
     return state_dict, adapted
 
 
@@ -191,23 +234,3 @@ def _differences(own: dict[str, Tensor], given: dict[str, Tensor], most: int = 3
         for name, keys in lists.items()
         if keys
     )
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes beside the path and moves the file there, so that no reader meets half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        # mkstemp makes private files; these are as public as any other.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

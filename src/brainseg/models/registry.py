@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from brainseg.models.base import SegmentationModel
-from brainseg.models.files import load_weights, read_config
+from brainseg.models.files import load_weights
 from brainseg.models.unext import UNeXt
 
 _MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
@@ -45,13 +45,11 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
         closest = get_close_matches(name, _MODELS, n=3) or list_models()
         raise ValueError(f"there is no model {name!r}; did you mean {' or '.join(closest)}? list_models() shows all")
     network, defaults = _MODELS[name]
-    saved = {}
-    if weights is not None and Path(weights).is_dir():
-        config = read_config(Path(weights))
-        if config["model"] != network.__name__:
-            raise ValueError(f"{weights} holds a {config['model']}, and {name} is a {network.__name__}")
-        saved = config["arguments"]
-    model = network(**{**saved, **defaults, **arguments})
-    if weights is not None:
-        load_weights(model, weights)
+    arguments = {**defaults, **arguments}
+    if weights is None:
+        return network(**arguments)
+    if Path(weights).is_dir():
+        return network.from_pretrained(weights, **arguments)
+    model = network(**arguments)
+    load_weights(model, weights)
     return model

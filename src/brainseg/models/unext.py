@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models.base import SegmentationModel
+from brainseg.models.base import SegmentationModel, check_count, check_counts, check_rate
 
 
 class UNeXt(SegmentationModel):
@@ -57,25 +57,23 @@ class UNeXt(SegmentationModel):
         drop_path: float = 0.0,
         deep_supervision: bool = False,
     ) -> None:
+        channels = check_counts("channels", channels, 5)
+        depths = check_counts("depths", depths, 2)
+        shift_size = check_count("shift_size", shift_size)
+        drop, drop_path = check_rate("drop", drop), check_rate("drop_path", drop_path)
+        if isinstance(mlp_ratio, bool | str) or not 1 <= min(channels[2:]) * mlp_ratio < math.inf:
+            raise ValueError(f"mlp_ratio must leave every hidden width at least 1, got {mlp_ratio!r}")
         super().__init__(
             in_channels,
             num_classes,
-            channels=list(channels),
-            depths=list(depths),
-            mlp_ratio=mlp_ratio,
+            channels=channels,
+            depths=depths,
+            mlp_ratio=float(mlp_ratio),
             shift_size=shift_size,
             drop=drop,
             drop_path=drop_path,
             deep_supervision=deep_supervision,
         )
-        if len(channels) != 5 or min(channels) < 1:
-            raise ValueError(f"UNeXt takes five positive widths as channels, got {tuple(channels)}")
-        if len(depths) != 2 or min(depths) < 1:
-            raise ValueError(f"UNeXt takes two positive numbers of blocks as depths, got {tuple(depths)}")
-        if shift_size < 1 or int(min(channels[2:]) * mlp_ratio) < 1:
-            raise ValueError(f"shift_size and hidden widths must be positive, got {shift_size} and ratio {mlp_ratio}")
-        if not (0 <= drop < 1 and 0 <= drop_path < 1):
-            raise ValueError(f"drop and drop_path must lie in [0, 1), got {drop} and {drop_path}")
 
         # The authors' line of rates stops short of its end, so no block reaches drop_path itself.
         rates = [drop_path * k / sum(depths) for k in range(sum(depths))]

@@ -1,9 +1,10 @@
 """Slices with the outlines of true and predicted masks."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,11 +31,13 @@ def draw_outlines(
         >>> figure, axes = plt.subplots()  # doctest: +SKIP
         >>> draw_outlines(axes, image, target, logits > 0)  # doctest: +SKIP
     """
-    picture = np.asarray(image, dtype=np.float32)
-    if picture.ndim == 3 and picture.shape[0] in (1, 3):
-        picture = np.moveaxis(picture, 0, -1).squeeze(-1) if picture.shape[0] == 1 else np.moveaxis(picture, 0, -1)
-    if picture.ndim != 2 and not (picture.ndim == 3 and picture.shape[-1] == 3):
-        raise ValueError(f"an image of shape {np.shape(image)} is no slice; give (H, W), (1, H, W) or (3, H, W)")
+    picture = _as_array(image)
+    if picture.ndim == 3 and len(picture) in (1, 3):
+        picture = picture[0] if len(picture) == 1 else np.moveaxis(picture, 0, -1)
+    elif picture.ndim != 2:
+        raise ValueError(f"an image of shape {picture.shape} is no slice; give (H, W), (1, H, W) or (3, H, W)")
+    if picture.dtype.kind != "f":
+        raise ValueError(f"an image of {picture.dtype} is not in [0, 1]; give image / 255")
     axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
     for mask, color in ((target, TRUE_COLOR), (prediction, PREDICTED_COLOR)):
         if mask is not None:
@@ -51,8 +54,15 @@ def _draw_outline(axes: "Axes", mask: NDArray[np.bool_], color: str) -> None:
     axes.contour(np.arange(-1, width + 1), np.arange(-1, height + 1), padded, levels=[0.5], colors=color, linewidths=1)
 
 
+def _as_array(values: ArrayLike) -> NDArray[Any]:
+    """Of a tensor without its gradient, half precision widened: numpy knows neither."""
+    if isinstance(values, Tensor):
+        values = values.detach().float() if values.is_floating_point() else values.detach()
+    return np.asarray(values)
+
+
 def _as_mask(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    array = np.asarray(mask)
+    array = _as_array(mask)
     if array.shape not in (shape, (1, *shape)):
         raise ValueError(f"a mask of shape {array.shape} does not fit an image of {shape}; give (H, W) or (1, H, W)")
     return array.reshape(shape) > 0.5
