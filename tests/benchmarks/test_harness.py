@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,34 @@ def test_what_is_not_installed_is_named_and_the_rest_is_measured() -> None:
     assert rows[1].median_ms is not None
 
 
-@pytest.mark.parametrize(("value", "message"), [(1.1, "off reference"), (float("nan"), "not finite")])
+@pytest.mark.parametrize(("value", "message"), [(1.2, "off reference"), (float("nan"), "not finite")])
 def test_unequal_and_infinite_results_are_not_timed(value: float, message: str) -> None:
     case = Case("wrong", [candidate("reference"), candidate("wrong", value=value, equal_to="reference")])
     with pytest.raises(AssertionError, match=message):
         measure(case, rounds=1, calls=1)
+
+
+@pytest.mark.parametrize("other", ["typo", "later"])
+def test_a_candidate_must_equal_one_that_was_measured_before_it(other: str) -> None:
+    case = Case("order", [candidate("first", equal_to=other), candidate("later")])
+    with pytest.raises(AssertionError, match=f"is to equal {other}, which was not measured before it"):
+        measure(case, rounds=1, calls=1)
+
+
+def test_results_of_another_shape_are_not_equal_and_zeros_are() -> None:
+    def gives(*shape: int) -> Callable[[], Run]:
+        return lambda: Run(lambda: torch.zeros(shape))
+
+    measure(Case("zeros", [Candidate("a", gives(2)), Candidate("b", gives(2), equal_to="a")]), rounds=1, calls=1)
+    with pytest.raises(AssertionError, match=r"b gives \(1,\), a \(2,\)"):
+        measure(Case("shapes", [Candidate("a", gives(2)), Candidate("b", gives(1), equal_to="a")]), rounds=1, calls=1)
+
+
+def test_the_order_turns_from_round_to_round() -> None:
+    order: list[str] = []
+    case = Case("order", [Candidate(n, lambda n=n: Run(lambda: order.append(n) or torch.zeros(1))) for n in "abc"])
+    measure(case, rounds=3, calls=1)
+    assert "".join(order) == "abc" + "aabbcc" + "bbccaa" + "ccaabb"
 
 
 def test_rounds_stop_when_the_time_is_up() -> None:
