@@ -33,7 +33,17 @@ def test_ratios_are_to_the_first_candidate() -> None:
     assert fast.ratio == pytest.approx(0.25, abs=0.1)
     assert fast.median_ms == pytest.approx(5, abs=2)
     assert fast.ratio_quartiles is not None
-    assert fast.ratio_quartiles[0] <= fast.ratio <= fast.ratio_quartiles[1]
+    assert fast.ratio_quartiles == (pytest.approx(0.25, abs=0.1), pytest.approx(0.25, abs=0.1))
+
+
+def test_the_ratio_is_of_the_medians_and_the_quartiles_are_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Rounds of slow and fast, which stand first in turn: ratios 1/2, 1/4 and 3/6.
+    times = iter([2.0, 1.0, 1.0, 4.0, 6.0, 3.0])
+    monkeypatch.setattr(_harness, "_time", lambda *_: next(times))
+    slow, fast = measure(Case("given", [candidate("slow"), candidate("fast")]), rounds=3, calls=1)
+    assert (slow.median_ms, fast.median_ms) == (4000, 1000)
+    assert fast.ratio == 0.25
+    assert fast.ratio_quartiles == (0.25, 0.5)
 
 
 def test_what_is_not_installed_is_named_and_the_rest_is_measured() -> None:
