@@ -13,7 +13,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 from brainseg.data import phantom
 from brainseg.models import UNeXt
-from brainseg.models.convert import _unext_keys
+from tests.official import official_state_dict
 
 PATIENTS = {"train": ["TCGA_DU_0001_20000101", "TCGA_HT_0002_20000101"], "validation": ["TCGA_CS_0003_20000101"]}
 
@@ -36,9 +36,7 @@ def write_phantoms(root: Path, slices: int = 3, size: int = 64) -> None:
 def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("page")
     write_phantoms(folder / "lgg")
-    official_keys = {ours: theirs for theirs, ours in _unext_keys().items()}
-    official = {official_keys[key]: value for key, value in UNeXt().state_dict().items()}
-    torch.save(official, folder / "model.pth")
+    torch.save(official_state_dict(UNeXt()), folder / "model.pth")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("BRAINSEG_LGG", str(folder / "lgg"))

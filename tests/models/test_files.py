@@ -13,8 +13,8 @@ from torch import Tensor
 import tests.torchvision_operators  # noqa: F401
 from brainseg.inference import optimize
 from brainseg.models import SegmentationModel, UNeXt, create_model, load_weights
-from brainseg.models.convert import _unext_keys
 from brainseg.models.files import adapt_input_channels
+from tests.official import official_state_dict
 
 CHANNELS = (4, 6, 8, 10, 12)
 
@@ -182,8 +182,7 @@ def test_create_model_loads_a_folder(tmp_path: Path) -> None:
 
 
 def test_official_checkpoints_are_loaded_by_their_source(model: UNeXt, tmp_path: Path) -> None:
-    theirs = {ours: theirs for theirs, ours in _unext_keys().items()}
-    official = {f"module.{theirs[key]}": value for key, value in model.state_dict().items()}
+    official = {f"module.{key}": value for key, value in official_state_dict(model).items()}
     torch.save(official, tmp_path / "model.pth")
     again = UNeXt(channels=CHANNELS)
     with pytest.raises(ValueError, match=r"101 missing .* 101 unknown .*source="):

@@ -16,6 +16,7 @@ from brainseg.models.convert import _unext_keys
 from brainseg.models.unext import DropPath, ShiftedBlock, ShiftedMLP, shift
 from tests.conftest import SHARED
 from tests.goldens.recipe import make_input, make_mask, make_state_dict
+from tests.official import official_state_dict
 
 NAMES = ("unext_eval_256", "unext_s_eval_128x96", "unext_train_64")
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}
@@ -295,8 +296,7 @@ def test_the_shifted_mlp_follows_its_formula_with_both_dropouts(shift_size: int)
 
 def test_the_config_of_an_official_checkpoint_is_read_from_its_shapes() -> None:
     model = UNeXt(3, 4, channels=(8, 16, 32, 64, 128))
-    ours_to_theirs = {ours: theirs for theirs, ours in _unext_keys().items()}
-    official = {ours_to_theirs[key]: value for key, value in model.state_dict().items()}
+    official = official_state_dict(model)
     config = config_from_state_dict(official, "UNeXt-pytorch")
     assert config == {"in_channels": 3, "num_classes": 4, "channels": [8, 16, 32, 64, 128]}
     UNeXt(**config).load_state_dict(convert_state_dict(official, "UNeXt-pytorch"))

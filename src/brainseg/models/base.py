@@ -75,16 +75,13 @@ class SegmentationModel(nn.Module):
         """
         self._check(images)
         height, width = images.shape[-2:]
-        side_logits = []
+        coarser: list[Tensor] = []
+        boxes = len(self.auxiliary_heads)
         for level, x in enumerate(self.decode(self.encode(self._pad(images)))):
-            if self.training and level < len(self.auxiliary_heads):
-                side_logits.append(self.auxiliary_heads[level](x))
-        # Contiguous, since losses like to view logits as (B, K * H * W), whatever the layout inside.
-        logits = self._crop(self.head(x), height, width).contiguous()
-        if not side_logits:
-            return logits
-        coarser = enumerate(reversed(side_logits), start=1)
-        return [logits, *(self._crop(y, height, width, 2**i).contiguous() for i, y in coarser)]
+            if self.training and level < boxes:
+                coarser.append(self._logits(self.auxiliary_heads[level], x, height, width, 2 ** (boxes - level)))
+        logits = self._logits(self.head, x, height, width)
+        return [logits, *reversed(coarser)] if coarser else logits
 
     @overload
     def forward_intermediates(self, images: Tensor, *, intermediates_only: Literal[True]) -> list[Tensor]: ...
@@ -115,16 +112,15 @@ class SegmentationModel(nn.Module):
         if intermediates_only:
             return cropped
         *_, finest = self.decode(features)
-        return self._crop(self.head(finest), height, width).contiguous(), cropped
+        return self._logits(self.head, finest, height, width), cropped
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
-        num_classes = check_count("num_classes", num_classes)
+        self.config["num_classes"] = check_count("num_classes", num_classes)
         like = self.head.weight
-        self._build_heads([head.in_channels for head in (*self.auxiliary_heads, self.head)], num_classes)
+        self._build_heads([head.in_channels for head in (*self.auxiliary_heads, self.head)])
         for heads in (self.head, self.auxiliary_heads):
             heads.to(device=like.device, dtype=like.dtype).train(self.training)
-        self.config["num_classes"] = num_classes
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trades time for memory: the backward pass recomputes each box instead of keeping what is inside it.
@@ -203,18 +199,22 @@ class SegmentationModel(nn.Module):
         right = self.stride * _ceil_div(width, self.stride) - width
         return images if _is_zero(bottom, right) else F.pad(images, (0, right, 0, bottom), mode="replicate")
 
-    def _crop(self, x: Tensor, height: int, width: int, reduction: int = 1) -> Tensor:
+    def _logits(self, head: nn.Module, x: Tensor, height: int, width: int, reduction: int = 1) -> Tensor:
+        # Contiguous, since losses like to view logits as (B, K * H * W), whatever the layout inside.
+        return self._crop(head(x), height, width, reduction).contiguous()
+
+    def _crop(self, x: Tensor, height: int, width: int, reduction: int) -> Tensor:
         """The part of a map of this reduction that an image of this height and width covers."""
         bottom = x.shape[-2] - _ceil_div(height, reduction)
         right = x.shape[-1] - _ceil_div(width, reduction)
         # A negative padding and no slice: that a slice is dense or not would bind an exported program to the size.
         return x if _is_zero(bottom, right) else F.pad(x, (0, -right, 0, -bottom))
 
-    def _build_heads(self, channels: Sequence[int], num_classes: int) -> None:
+    def _build_heads(self, channels: Sequence[int]) -> None:
         """The 1x1 convolutions behind the decoder's boxes, whose widths are given coarse to fine."""
         *coarser, finest = channels
+        num_classes, deep_supervision = self.config["num_classes"], self.config["deep_supervision"]
         self.head = nn.Conv2d(finest, num_classes, kernel_size=1)
-        deep_supervision = self.config["deep_supervision"]
         self.auxiliary_heads = nn.ModuleList(
             nn.Conv2d(width, num_classes, kernel_size=1) for width in (coarser if deep_supervision else ())
         )

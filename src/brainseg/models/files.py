@@ -35,7 +35,8 @@ def save(model: "SegmentationModel", folder: Path) -> None:
 
     with torch.device("meta"):
         built = type(model)(**model.config).state_dict()
-    if differences := _differences(built, model.state_dict()):
+    own = model.state_dict()
+    if differences := _differences(built, own):
         raise ValueError(
             f"this {type(model).__name__} is not what its config builds ({differences}) and could not be read back; "
             "save it before optimize() or other changes to its boxes"
@@ -48,7 +49,7 @@ def save(model: "SegmentationModel", folder: Path) -> None:
         "brainseg": brainseg.__version__,
     }
     text = json.dumps(config, indent=2) + "\n"
-    state_dict = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+    state_dict = {key: value.detach().contiguous() for key, value in own.items()}
     folder.mkdir(parents=True, exist_ok=True)
     # Written beside the files and moved there, so that no reader meets half of one.
     weights, configuration = (folder / f".{uuid4().hex}.{name}" for name in (WEIGHTS, CONFIG))

@@ -102,7 +102,7 @@ class UNeXt(SegmentationModel):
                 LastUp(a, a),
             ]
         )
-        self._build_heads((d, c, b, a, a), num_classes)
+        self._build_heads((d, c, b, a, a))
         self.feature_info = [
             {"num_chs": width, "reduction": 2 ** (i + 1), "module": f"stages.{i}"} for i, width in enumerate(channels)
         ]
