@@ -1,53 +1,156 @@
-"""The command `brainseg`."""
+"""The command `brainseg`: each layer is imported when its command runs."""
 
 import sys
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-
-def demo(output: Path = Path("demo")) -> None:
-    """Runs UNeXt on a synthetic brain slice and writes a picture of what went in and what came out.
-
-    Args:
-        output: folder of the picture, made if absent.
-    """
-    import torch
-    from matplotlib.figure import Figure
-    from rich.console import Console
-
-    from brainseg.data import phantom
-    from brainseg.models import create_model
-    from brainseg.visualization import draw_outlines
-
-    torch.manual_seed(0)
-    model = create_model("unext").eval()
-    image, mask = phantom(7, lesion=True)
-    with torch.inference_mode():
-        probability = model(image[None])[0].sigmoid()
-
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
-    titles = ("pre-contrast", "FLAIR", "post-contrast", "untrained UNeXt")
-    for axes, channel, title in zip(figure.subplots(1, 4), (*image, probability[0]), titles, strict=True):
-        draw_outlines(axes, channel, mask)
-        axes.set_title(title, fontsize=9)
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "phantom.png"
-    figure.savefig(path, dpi=150)
-    parameters = sum(p.numel() for p in model.parameters())
-    Console().print(
-        f"UNeXt ({parameters:,} parameters, fresh weights) on a slice of {tuple(image.shape)}: logits "
-        f"{tuple(probability.shape)}. The picture, with the lesion outlined in green: {path.resolve()}",
-        soft_wrap=True,
-    )
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 
 def main() -> None:
     """Entry point of the command."""
     try:
-        from jsonargparse import auto_cli
-
-        auto_cli({"demo": demo}, prog="brainseg", description="Segmentation of tumours on brain MRI slices.")
+        parser = _parser()
+        options = parser.parse_args()
+        COMMANDS[options.subcommand](parser, options[options.subcommand])
     except ImportError as error:
-        raise SystemExit(f'brainseg needs {error.name}: pip install "brainseg-torch[train]"') from error
-    except OSError as error:
-        sys.stderr.write(f"error: {error}; give another path\n")
-        raise SystemExit(2) from None
+        message = str(error) if "pip install" in str(error) else f"brainseg needs {error.name}: {INSTALL}"
+        raise SystemExit(message) from error
+    except (OSError, ValueError) as error:
+        _stop(str(error))
+
+
+INSTALL = 'pip install "brainseg-torch[train]"'
+
+
+def _stop(message: str) -> NoReturn:
+    """One line and exit code 2: what is wrong is the user's to change."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    raise SystemExit(2)
+
+
+def _parser() -> "ArgumentParser":
+    from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
+
+    from brainseg.training.config import CONFIGS, TrainConfig, shipped_configs
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
+            _stop(f"{message}; {self.prog} --help shows what there is")
+
+    class NamedConfig(ActionConfigFile):
+        """A YAML file, or the name of a configuration that comes with the package."""
+
+        def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+            shipped = values in shipped_configs() and not Path(values).is_file()
+            super().__call__(parser, cfg, str(CONFIGS / f"{values}.yaml") if shipped else values, option_string)  # type: ignore[no-untyped-call]
+
+    parser = Parser(prog="brainseg", description="Segmentation of tumours on brain MRI slices.")
+    commands = parser.add_subcommands(metavar="COMMAND")
+
+    demo = Parser(description="Train UNeXt for about a minute on synthetic slices, evaluate it, and draw the outcome.")
+    demo.add_argument("--output", type=Path, default=Path("demo"), help="folder of the run, replaced if there is one")
+    commands.add_subcommand("demo", demo, help="train, evaluate and draw on synthetic slices")
+
+    train = Parser(description="Train a network; the run's folder gets all that is needed to evaluate or resume it.")
+    train.add_argument(
+        "--config", action=NamedConfig, help=f"YAML file, or one of {', '.join(shipped_configs())}; options go before"
+    )
+    train.add_argument("--run", type=Path, help="folder of the run (default: runs/<time>)")
+    train.add_argument("--resume", type=Path, help="folder of a run to go on with, by its own configuration")
+    train.add_class_arguments(TrainConfig)
+    commands.add_subcommand("train", train, help="train a network, or resume a run")
+
+    evaluate = Parser(description="Score a run's best weights by patient, institution and overall, and draw cases.")
+    evaluate.add_argument("run", type=Path, help="folder of the run")
+    evaluate.add_argument("--part", choices=["train", "validation", "test"], default="validation", help="of the split")
+    evaluate.add_argument("--split", type=Path, help="other JSON file of patients to evaluate on")
+    evaluate.add_argument("--root", type=Path, help="folder of the data (default: that of the run)")
+    evaluate.add_argument(
+        "-o", "--output", type=Path, help="folder of tables and picture (default: RUN/evaluation/PART)"
+    )
+    commands.add_subcommand("evaluate", evaluate, help="score a run by patient")
+
+    predict = Parser(description="Write masks and overlays of image files, or of all images in folders.")
+    predict.add_argument("model", type=Path, help="folder of a run, or of weights that save_pretrained wrote")
+    predict.add_argument("images", type=Path, nargs="+", help="image files and folders")
+    predict.add_argument("-o", "--output", type=Path, required=True, help="folder for masks and overlays")
+    predict.add_argument("--threshold", type=float, default=0.5, help="probability above which a pixel is foreground")
+    commands.add_subcommand("predict", predict, help="segment image files")
+
+    models = Parser(description="List the networks with their parameters and operations.")
+    models.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
+    models.add_argument("--size", type=int, default=256, help="side of the image in pixels for the operations")
+    commands.add_subcommand("models", models, help="list the networks")
+    return parser
+
+
+def _demo(_: "ArgumentParser", options: "Namespace") -> None:
+    from brainseg.training.demo import demo
+
+    demo(options.output)
+
+
+def _train(parser: "ArgumentParser", options: "Namespace") -> None:
+    from brainseg.training import resume, train
+    from brainseg.training.config import to_config
+
+    if options.resume is not None:
+        resume(options.resume)
+        folder = options.resume
+    else:
+        config = to_config(parser.instantiate_classes(options))
+        folder = options.run or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        train(config, folder)
+    _say(f"The run: {folder.resolve()}. Next: brainseg evaluate {folder}")
+
+
+def _evaluate(_: "ArgumentParser", options: "Namespace") -> None:
+    from brainseg.training import evaluate
+
+    evaluation = evaluate(options.run, part=options.part, split=options.split, root=options.root, output=options.output)
+    evaluation.show()
+
+
+def _predict(_: "ArgumentParser", options: "Namespace") -> None:
+    from brainseg.training.prediction import predict
+
+    count = predict(options.model, options.images, options.output, threshold=options.threshold)
+    _say(f"Masks and overlays of {count} images: {options.output.resolve()}")
+
+
+def _models(_: "ArgumentParser", options: "Namespace") -> None:
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from brainseg.models import create_model, list_models, summarize
+
+    names = list_models(options.pattern)
+    if not names:
+        raise ValueError(f"no network is called {options.pattern}; there are {', '.join(list_models())}")
+    table = Table("name", "parameters", f"GMACs at {options.size}x{options.size}")
+    for name in names:
+        with torch.device("meta"):
+            model = create_model(name)
+        summary = summarize(model, (options.size, options.size))
+        table.add_row(name, f"{summary.parameters:,}", f"{summary.macs / 1e9:.4f}")
+    Console().print(table)
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console().print(text, soft_wrap=True, highlight=False)
+
+
+COMMANDS: dict[str, Callable[["ArgumentParser", "Namespace"], None]] = {
+    "demo": _demo,
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "models": _models,
+}

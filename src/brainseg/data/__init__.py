@@ -1,5 +1,26 @@
 """Slices and masks: read, split, cached, or made up."""
 
-from brainseg.data.phantom import Phantom, phantom
+from brainseg.data.cache import Sample, SliceDataset
+from brainseg.data.decode import read_image
+from brainseg.data.folder import ImageMaskFolder
+from brainseg.data.lgg import LGGSegmentation, lgg_root
+from brainseg.data.phantom import Phantom, phantom, write_phantoms
+from brainseg.data.split import Split, institution, read_split, split_patients, split_slices_leaking, write_split
 
-__all__ = ["Phantom", "phantom"]
+__all__ = [
+    "ImageMaskFolder",
+    "LGGSegmentation",
+    "Phantom",
+    "Sample",
+    "SliceDataset",
+    "Split",
+    "institution",
+    "lgg_root",
+    "phantom",
+    "read_image",
+    "read_split",
+    "split_patients",
+    "split_slices_leaking",
+    "write_phantoms",
+    "write_split",
+]

@@ -1,8 +1,11 @@
 """Synthetic brain slices with lesions, for demos and tests where no real ones are at hand."""
 
+import json
 import math
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -109,3 +112,38 @@ def _blur(image: Tensor) -> Tensor:
     row = torch.tensor([0.25, 0.5, 0.25])
     kernel = torch.outer(row, row).expand(3, 1, 3, 3)
     return F.conv2d(F.pad(image[None], (1, 1, 1, 1), mode="replicate"), kernel, groups=3)[0]
+
+
+def write_phantoms(root: str | Path, *, patients: int, slices: int, size: int = 256, seed: int = 0) -> None:
+    """Writes phantoms as patients in Kaggle's layout, with a split.json: one in four validates.
+
+    Args:
+        root: folder of the data, made if absent.
+        patients: how many, at least 2; their institutions take turns.
+        slices: how many each has; the middle third has a lesion.
+        size: height and width in pixels.
+        seed: of all of them.
+
+    Raises:
+        ValueError: fewer than 2 patients, or a size below 32.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError('writing phantoms needs Pillow: pip install "brainseg-torch[data]"') from error
+    if patients < 2:
+        raise ValueError(f"one patient trains and another validates; expected at least 2 patients, got {patients}")
+    root = Path(root)
+    institutions = ("CS", "DU", "FG", "HT")
+    names = [f"TCGA_{institutions[i % 4]}_{i + 1:04}_20000101" for i in range(patients)]
+    for i, name in enumerate(names):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(1, slices + 1):
+            lesion = slices <= 3 * number - 1 < 2 * slices
+            image, mask = phantom((seed * patients + i) * slices + number, size=size, lesion=lesion)
+            for pixels, suffix in ((image.permute(1, 2, 0), ""), (mask[0], "_mask")):
+                array = (pixels * 255).round().numpy().astype(np.uint8)
+                Image.fromarray(array).save(root / name / f"{name}_{number}{suffix}.tif")
+    validation = names[::-4][::-1]
+    split = {"train": [name for name in names if name not in validation], "validation": validation}
+    (root / "split.json").write_text(json.dumps(split, indent=1) + "\n")

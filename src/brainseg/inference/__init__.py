@@ -1,5 +1,6 @@
-"""From a trained network to predictions."""
+"""From trained networks to masks, fast."""
 
 from brainseg.inference.optimize import optimize
+from brainseg.inference.predictor import Predictor
 
-__all__ = ["optimize"]
+__all__ = ["Predictor", "optimize"]

@@ -4,9 +4,11 @@ from brainseg.models.base import SegmentationModel
 from brainseg.models.convert import config_from_state_dict, convert_state_dict
 from brainseg.models.files import load_weights
 from brainseg.models.registry import create_model, list_models
+from brainseg.models.summary import ModelSummary, summarize
 from brainseg.models.unext import UNeXt
 
 __all__ = [
+    "ModelSummary",
     "SegmentationModel",
     "UNeXt",
     "config_from_state_dict",
@@ -14,4 +16,5 @@ __all__ = [
     "create_model",
     "list_models",
     "load_weights",
+    "summarize",
 ]

@@ -1,5 +1,6 @@
 """Figures: what the masks look like on the slices."""
 
+from brainseg.visualization.cases import ShownCase, draw_cases
 from brainseg.visualization.outlines import draw_outlines
 
-__all__ = ["draw_outlines"]
+__all__ = ["ShownCase", "draw_cases", "draw_outlines"]

@@ -1,0 +1,170 @@
+"""Slices decoded once into one file, which every process maps into its memory."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from brainseg.data.decode import read_image, read_mask
+
+
+class SliceFiles(NamedTuple):
+    """Where a slice lies: its image, and a mask for each class."""
+
+    patient: str
+    slice: int
+    image: Path
+    masks: tuple[Path, ...]
+
+
+class Sample(TypedDict):
+    """One slice.
+
+    Attributes:
+        image: (C, H, W) float32 in [0, 1], channels as stored.
+        mask: (K, H, W) float32, 0 or 1.
+        patient: name of the patient, or of the file where patients are unknown.
+        slice: number of the slice.
+    """
+
+    image: Tensor
+    mask: Tensor
+    patient: str
+    slice: int
+
+
+class SliceDataset(Dataset[Sample]):
+    """Slices behind a memory-mapped cache of decoded pixels; the base of the data sets here.
+
+    The cache lies in a folder of its own under `cache_dir`, named by a checksum of all files' names, sizes and times,
+    so that a changed data set gets a new one. It is built under a lock and moved into place whole: processes that
+    start together decode once. It can be deleted whenever nothing runs.
+
+    Attributes:
+        root: the folder of the data.
+        files: the slices of this data set, in the order of its items.
+        patients: their patients, sorted.
+    """
+
+    def __init__(
+        self, root: Path, every: Sequence[SliceFiles], patients: Sequence[str] | None, cache_dir: str | Path | None
+    ) -> None:
+        self.root = root
+        names = {files.patient for files in every}
+        wanted = names if patients is None else set(patients)
+        if unknown := sorted(wanted - names):
+            raise ValueError(
+                f"{root} holds no patient {unknown[0]!r} ({len(unknown)} of {len(wanted)} wanted are unknown); "
+                f"it holds {len(names)}, such as {min(names)!r}: check the split"
+            )
+        self._rows = [row for row, files in enumerate(every) if files.patient in wanted]
+        self.files = [every[row] for row in self._rows]
+        self.patients = sorted(wanted)
+        self._cache = _prepare(root, every, default_cache_dir() if cache_dir is None else Path(cache_dir))
+        entries = json.loads((self._cache / "index.json").read_text())
+        self._entries = [entries[row] for row in self._rows]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        files, entry = self.files[index], self._entries[index]
+        image = self._read(entry["image"])
+        scale = 255 if image.dtype == np.uint8 else 65535
+        return {
+            "image": torch.from_numpy(image.astype(np.float32)).div_(scale),
+            "mask": torch.from_numpy(self._read(entry["mask"]).astype(np.float32)),
+            "patient": files.patient,
+            "slice": files.slice,
+        }
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """(C, H, W) of every item's image."""
+        return [tuple(entry["image"]["shape"]) for entry in self._entries]
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of the masks, K."""
+        return len(self.files[0].masks)
+
+    @cached_property
+    def _pixels(self) -> NDArray[np.uint8]:
+        return np.memmap(self._cache / "pixels.bin", mode="r", dtype=np.uint8)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled map would carry all pixels to each worker; they map the file themselves.
+        return {key: value for key, value in self.__dict__.items() if key != "_pixels"}
+
+    def _read(self, place: dict[str, Any]) -> NDArray[Any]:
+        dtype, start = np.dtype(place["dtype"]), place["offset"]
+        size = int(np.prod(place["shape"])) * dtype.itemsize
+        pixels: NDArray[Any] = self._pixels[start : start + size].view(dtype).reshape(place["shape"])
+        return pixels
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder for decoded slices."""
+    try:
+        from platformdirs import user_cache_path
+    except ImportError as error:
+        raise ImportError('caching slices needs platformdirs: pip install "brainseg-torch[data]"') from error
+    return user_cache_path("brainseg") / "slices"
+
+
+def _prepare(root: Path, every: Sequence[SliceFiles], cache_dir: Path) -> Path:
+    """The folder of the cache, built if it is not there."""
+    try:
+        from filelock import FileLock
+    except ImportError as error:
+        raise ImportError('caching slices needs filelock: pip install "brainseg-torch[data]"') from error
+    folder = cache_dir / _checksum(root, every)
+    if folder.is_dir():
+        return folder
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            _build(root, every, partial)
+            partial.replace(folder)
+    return folder
+
+
+def _checksum(root: Path, every: Sequence[SliceFiles]) -> str:
+    digest = hashlib.sha256(os.fsencode(root.resolve()))
+    for files in every:
+        for path in (files.image, *files.masks):
+            status = path.stat()
+            digest.update(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _build(root: Path, every: Sequence[SliceFiles], folder: Path) -> None:
+    try:
+        from rich.progress import track
+    except ImportError as error:
+        raise ImportError('decoding slices needs rich: pip install "brainseg-torch[data]"') from error
+    entries = []
+    with (folder / "pixels.bin").open("wb") as file:
+        for files in track(every, f"Decoding {root.name}", transient=True):
+            image = read_image(files.image)
+            mask = np.stack([read_mask(path, image.shape[1:], files.image) for path in files.masks])
+            places = {}
+            for name, array in (("image", image), ("mask", mask)):
+                file.write(b"\0" * (file.tell() % array.itemsize))  # a map is read at multiples of its type's size
+                places[name] = {"offset": file.tell(), "shape": array.shape, "dtype": array.dtype.str}
+                file.write(np.ascontiguousarray(array).tobytes())
+            entries.append(places)
+    (folder / "index.json").write_text(json.dumps(entries))

@@ -1,0 +1,77 @@
+"""Anyone's images and masks in two folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from brainseg.data.cache import SliceDataset, SliceFiles
+
+
+class ImageMaskFolder(SliceDataset):
+    """Images and their masks, matched by name: `images/<name>.*` with `masks/<name>.*`.
+
+    With several classes the masks lie in `masks/0/<name>.*`, `masks/1/<name>.*`, one folder a class. Items are
+    `Sample`s sorted by name: image (C, H, W) float32 in [0, 1], gray (C = 1) or colour (C = 3), mask (K, H, W), patient
+    the file's name without its extension, slice 0.
+
+    Args:
+        root: the folder that holds `images` and `masks`; any extension that Pillow reads.
+        names: the names to use, without extension; None for all.
+        cache_dir: where decoded images are kept; the user's cache folder by default.
+
+    Raises:
+        FileNotFoundError: no such folders, no images, or an image without its mask (or a mask without its image).
+        ValueError: unknown or doubled names, gray images beside colour ones, or files that cannot be used, by name.
+    """
+
+    def __init__(
+        self, root: str | Path, names: Sequence[str] | None = None, *, cache_dir: str | Path | None = None
+    ) -> None:
+        root = Path(root).expanduser()
+        super().__init__(root, _index(root), names, cache_dir)
+        for files, shape in zip(self.files, self.shapes, strict=True):
+            if shape[0] != self.shapes[0][0]:
+                raise ValueError(
+                    f"{files.image} has {shape[0]} channels and {self.files[0].image.name} {self.shapes[0][0]}; "
+                    "convert all images to gray or all to colour"
+                )
+
+
+def _index(root: Path) -> list[SliceFiles]:
+    images = _by_name(root / "images")
+    if not images:
+        raise FileNotFoundError(f"{root / 'images'} holds no images; expected images/<name>.* and masks/<name>.*")
+    classes = _class_folders(root / "masks")
+    masks = [_by_name(folder) for folder in classes]
+    for folder, found in zip(classes, masks, strict=True):
+        for name, path in images.items():
+            if name not in found:
+                raise FileNotFoundError(f"{path} has no mask; expected {folder / name}.* (any image format)")
+        if alone := sorted(found.keys() - images.keys()):
+            raise FileNotFoundError(f"{found[alone[0]]} is a mask without an image; expected images/{alone[0]}.*")
+    return [SliceFiles(name, 0, path, tuple(found[name] for found in masks)) for name, path in images.items()]
+
+
+def _class_folders(masks: Path) -> list[Path]:
+    folders = sorted(path.name for path in masks.iterdir() if path.is_dir()) if masks.is_dir() else []
+    expected = [str(number) for number in range(len(folders))]
+    if sorted(folders, key=lambda name: (len(name), name)) != expected:
+        raise FileNotFoundError(f"{masks} holds the folders {', '.join(folders)}; expected 0, 1, ... one a class")
+    return [masks / name for name in expected] or [masks]
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The images of a folder by name without extension, sorted."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError('reading images needs Pillow: pip install "brainseg-torch[data]"') from error
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; expected images/<name>.* and masks/<name>.*")
+    known = Image.registered_extensions()
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in known and not path.name.startswith("."):
+            if path.stem in paths:
+                raise ValueError(f"{path} and {paths[path.stem].name} share a name; rename one with its mask")
+            paths[path.stem] = path
+    return paths

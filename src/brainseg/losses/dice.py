@@ -1,0 +1,112 @@
+"""Soft Dice loss."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from brainseg.losses.rules import Loss, Reduction, check_smooth, prepare, reduce
+
+
+def dice_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    smooth: float = 1.0,
+    batch: bool = False,
+    weight: Tensor | Sequence[float] | None = None,
+    include_background: bool = True,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
+    reduction: Reduction = "mean",
+    from_probabilities: bool = False,
+    check_target: bool = True,
+) -> Tensor:
+    r"""Soft Dice loss, linear denominator (Milletari et al. 2016, arXiv:1606.04797, square it), per image by default.
+
+    .. math:: 1 - \frac{2 \sum p t + s}{\sum p + \sum t + s}
+
+    Args:
+        logits: (B, K, H, W) or (B, K, D, H, W), any floating dtype; half types are computed in float32.
+        target: (B, K, H, W) floating or bool, in [0, 1]; or (B, H, W) class indices (K = 1: the binary mask).
+        smooth: s; with an empty target the loss falls to 0 as the predicted mass falls below s pixels.
+        batch: pool the sums over the images of the batch.
+        weight: (K,); the mean over classes is sum(w * loss) / sum(w).
+        include_background: False leaves class 0 out of the mean.
+        ignore_index: value of an integer target whose pixels are ignored.
+        valid: bool, False where pixels are ignored; (H, W), (B, H, W) or (B, K, H, W), each side may be 1. A mask
+            that is ignored as a whole has the loss 0 and is left out of the mean.
+        reduction: "mean", "sum" or "none".
+        from_probabilities: `logits` are probabilities.
+        check_target: look at the target's values, except in compiled programs.
+
+    Returns:
+        a scalar of the computing dtype; with reduction="none" (B, K), or (K,) if batch: w * loss, and one class fewer
+        without the background.
+
+    Raises:
+        ValueError: shapes that do not fit, values outside [0, 1] or class indices out of range, arguments out of range.
+
+    Example:
+        >>> import torch
+        >>> logits, target = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+        >>> dice_loss(logits, target, smooth=1e-5)
+        tensor(0.3333)
+    """
+    case = prepare(
+        logits,
+        target,
+        weight=weight,
+        include_background=include_background,
+        ignore_index=ignore_index,
+        valid=valid,
+        from_probabilities=from_probabilities,
+        check_target=check_target,
+    )
+    pixels = tuple(range(2, logits.ndim))
+    axes = (0, *pixels) if batch else pixels
+    loss = soft_dice(case.probabilities(), case.masks(), axes, smooth)
+    return reduce(loss, weight=case.weight, counted=case.counted(axes), reduction=reduction)
+
+
+class DiceLoss(Loss):
+    """Module of `dice_loss`, which has the formula and the arguments.
+
+    Example:
+        >>> import torch
+        >>> DiceLoss(batch=True)(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool))
+        tensor(0.9412)
+    """
+
+    def __init__(
+        self,
+        *,
+        smooth: float = 1.0,
+        batch: bool = False,
+        weight: Tensor | Sequence[float] | None = None,
+        include_background: bool = True,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        from_probabilities: bool = False,
+        check_target: bool = True,
+    ) -> None:
+        super().__init__(
+            weight=weight,
+            smooth=smooth,
+            batch=batch,
+            include_background=include_background,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            from_probabilities=from_probabilities,
+            check_target=check_target,
+        )
+
+    def forward(self, logits: Tensor, target: Tensor, *, valid: Tensor | None = None) -> Tensor:
+        return dice_loss(logits, target, weight=self.weight, valid=valid, **self.arguments)
+
+
+def soft_dice(p: Tensor, t: Tensor, axes: tuple[int, ...], smooth: float) -> Tensor:
+    """1 - (2 * sum(p * t) + smooth) / (sum(p) + sum(t) + smooth), the sums over `axes`."""
+    check_smooth(smooth)
+    # Not (sum(p) + sum(t) - 2 * sum(p * t)) / (...): its gradient on an empty mask is lost in float32's rounding.
+    intersection = (p * t).sum(axes)
+    return 1 - (2 * intersection + smooth) / (p.sum(axes) + t.sum(axes) + smooth)

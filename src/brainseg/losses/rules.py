@@ -1,0 +1,256 @@
+"""The rules that every loss keeps: what a target may be, what is ignored, how classes are weighted and reduced."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Logits and target, checked, in the computing dtype, without the background if it is left out.
+
+    Ignored pixels are 0 in `logits` and `target`, whatever they held.
+
+    Attributes:
+        logits: (B, K, ...) float32 or float64; probabilities if `from_probabilities`.
+        target: (B, K, ...) of the same dtype; with `multiclass` (B, ...) class indices, int64.
+        valid: None or bool, of the rank of the logits, each side 1 or that of the logits.
+        weight: None or (K,), of the dtype of the logits.
+        multiclass: the classes exclude each other (softmax), else each is a mask of its own (sigmoid).
+        from_probabilities: `logits` are probabilities.
+        first_class: 1 if `multiclass` and the background is left out: softmax still needs its channel.
+    """
+
+    logits: Tensor
+    target: Tensor
+    valid: Tensor | None
+    weight: Tensor | None
+    multiclass: bool
+    from_probabilities: bool
+    first_class: int
+
+    def probabilities(self) -> Tensor:
+        """(B, K, ...) probabilities of the classes that count, 0 in ignored pixels."""
+        p = self.logits
+        if not self.from_probabilities:
+            p = p.softmax(1) if self.multiclass else p.sigmoid()
+        p = p[:, self.first_class :]
+        return p if self.valid is None else p * self.valid
+
+    def masks(self) -> Tensor:
+        """(B, K, ...) masks of the classes that count, 0 in ignored pixels."""
+        if not self.multiclass:
+            return self.target
+        classes = torch.arange(self.first_class, self.logits.shape[1], device=self.target.device)
+        masks = (self.target[:, None] == classes.view(-1, *[1] * (self.target.ndim - 1))).to(self.logits.dtype)
+        return masks if self.valid is None else masks * self.valid
+
+    def counted(self, axes: tuple[int, ...]) -> Tensor | None:
+        """Which masks have a pixel that is not ignored: bool, `axes` reduced; None if nothing is ignored."""
+        if self.valid is None:
+            return None
+        return self.valid.expand_as(self.logits)[:, self.first_class :].any(axes)
+
+
+def prepare(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | Sequence[float] | None = None,
+    include_background: bool = True,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
+    from_probabilities: bool = False,
+    check_target: bool = True,
+) -> Case:
+    """Checks the arguments that all losses share and brings them into the form that formulas read.
+
+    Args:
+        logits: (B, K, H, W) or (B, K, D, H, W), any floating dtype; half types become float32.
+        target: (B, K, H, W) floating or bool: one mask a class (sigmoid), soft values allowed. (B, H, W) integer: class
+            indices (softmax). With K = 1, (B, H, W) integer or bool is the binary mask. Likewise with a depth.
+        weight: (K,), one number a class.
+        include_background: False leaves class 0 out; (K,) is then (K - 1,) in what comes back.
+        ignore_index: value of an integer target whose pixels are ignored.
+        valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks; each
+            side may be 1.
+        from_probabilities: `logits` are probabilities.
+        check_target: look at the values of the target (and of the probabilities), which waits once for the device.
+            Compiled programs do not look.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit; values of the target out of range.
+    """
+    multiclass = _is_multiclass(logits, target)
+    weight = None if weight is None else _class_weight(weight, logits)
+    valid = _valid_pixels(logits, target, valid, ignore_index, multiclass=multiclass)
+    dtype = target.dtype
+    logits = to_computing_dtype(logits)
+    target = target.long() if multiclass else target.to(logits.dtype).reshape(logits.shape)
+    first_class = 0
+    if not include_background:
+        if logits.shape[1] == 1:
+            raise ValueError("include_background=False leaves nothing of logits with one channel; leave it True")
+        weight = None if weight is None else weight[1:]
+        if multiclass:
+            first_class = 1
+        else:
+            logits, target = logits[:, 1:], target[:, 1:]
+            valid = valid[:, 1:] if valid is not None and valid.shape[1] > 1 else valid
+    if valid is not None:
+        logits = logits.masked_fill(~valid, 0)
+        target = target.masked_fill(~(valid[:, 0] if multiclass else valid), 0)
+    case = Case(logits, target, valid, weight, multiclass, from_probabilities, first_class)
+    if check_target and not torch.compiler.is_compiling():
+        _check_values(case, dtype)
+    return case
+
+
+def reduce(
+    loss: Tensor, *, weight: Tensor | None = None, counted: Tensor | None = None, reduction: Reduction
+) -> Tensor:
+    """Mean, sum or all of the losses; the mean is sum(w * loss) / sum(w), and 0 where all w are 0.
+
+    Args:
+        loss: one number a mask, (B, K), (B,) or (K,); or one a pixel.
+        weight: broadcasts to `loss`.
+        counted: broadcasts to `loss`; False where all was ignored, which is a weight of 0.
+        reduction: "mean", "sum" or "none"; "none" gives w * loss, as `cross_entropy` does.
+
+    Raises:
+        ValueError: another reduction.
+    """
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}")
+    if counted is not None:
+        weight = counted.to(loss.dtype) if weight is None else weight * counted
+    if weight is not None:
+        loss = loss * weight
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    return loss.mean() if weight is None else divide(loss.sum(), weight.expand_as(loss).sum())
+
+
+def divide(total: Tensor, count: Tensor) -> Tensor:
+    """Total / count, and `total` where the count is 0: the mean of nothing is the 0 that was summed."""
+    return total / count.masked_fill(count == 0, 1)
+
+
+def to_computing_dtype(x: Tensor) -> Tensor:
+    """float64 as it is, every smaller floating dtype as float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def check_smooth(smooth: float) -> None:
+    """Raises ValueError unless 0 < smooth < inf: with 0 an empty mask would be 0/0."""
+    if not 0 < smooth < math.inf:
+        raise ValueError(f"smooth must be a positive number, got {smooth!r}; without it empty masks give 0/0")
+
+
+class Loss(nn.Module):
+    """Keeps the arguments of a loss function; a loss calls its function with them.
+
+    Args:
+        weight: (K,); kept as a buffer, so that it moves with the module, but not saved: it is an argument.
+        arguments: the function's other keyword arguments.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, *, weight: Tensor | Sequence[float] | None = None, **arguments: Any) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.register_buffer("weight", None if weight is None else torch.as_tensor(weight), persistent=False)
+
+    def extra_repr(self) -> str:
+        weight = {} if self.weight is None else {"weight": self.weight.tolist()}
+        return ", ".join(f"{name}={value!r}" for name, value in {**self.arguments, **weight}.items())
+
+
+def _is_multiclass(logits: Tensor, target: Tensor) -> bool:
+    if not logits.is_floating_point():
+        raise ValueError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim not in (4, 5):
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)} are neither (B, K, H, W) nor (B, K, D, H, W);"
+            " one class needs its channel too: logits[:, None]"
+        )
+    classes, flat = logits.shape[1], (logits.shape[0], *logits.shape[2:])
+    mask = target.is_floating_point() or target.dtype == torch.bool
+    integer = not mask and not target.is_complex()
+    if mask and target.shape == logits.shape:
+        return False
+    if target.shape == flat and (integer or (classes == 1 and target.dtype == torch.bool)):
+        return classes > 1
+    raise ValueError(
+        f"target of shape {tuple(target.shape)} and {target.dtype} does not fit logits of shape {tuple(logits.shape)};"
+        " expected a floating or bool target of the logits' shape, or an integer one (for one channel also bool)"
+        f" of shape {flat}"
+    )
+
+
+def _class_weight(weight: Tensor | Sequence[float], logits: Tensor) -> Tensor:
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    weight = torch.as_tensor(weight, dtype=dtype, device=logits.device)
+    if weight.shape != logits.shape[1:2]:
+        raise ValueError(f"weight of shape {tuple(weight.shape)}, expected one number a class: ({logits.shape[1]},)")
+    return weight
+
+
+def _valid_pixels(
+    logits: Tensor, target: Tensor, valid: Tensor | None, ignore_index: int | None, *, multiclass: bool
+) -> Tensor | None:
+    if valid is not None:
+        valid = _valid_mask(valid, logits, 1 if multiclass else logits.shape[1])
+    if ignore_index is None:
+        return valid
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise ValueError(f"ignore_index needs an integer target, got {target.dtype}; mark the pixels with valid")
+    # In a uint8 target -100 would wrap to 156.
+    kept = target.long()[:, None] != ignore_index
+    return kept if valid is None else kept & valid
+
+
+def _valid_mask(valid: Tensor, logits: Tensor, classes: int) -> Tensor:
+    batch, _, *sides = logits.shape
+    mask = valid[:, None] if valid.ndim == logits.ndim - 1 else valid[(None,) * (logits.ndim - valid.ndim)]
+    whole = (batch, classes, *sides)
+    fits = mask.ndim == logits.ndim and all(side in (1, n) for side, n in zip(mask.shape, whole, strict=True))
+    if valid.dtype != torch.bool or not fits:
+        raise ValueError(
+            f"valid of shape {tuple(valid.shape)} and {valid.dtype} does not fit logits of shape"
+            f" {tuple(logits.shape)}; expected bool, True where pixels count, of shape {(batch, *sides)} or"
+            f" {whole}, where each side may be 1"
+        )
+    return mask
+
+
+def _check_values(case: Case, dtype: torch.dtype) -> None:
+    """`dtype` is what the target came in: a bool has nothing to look at."""
+    looked_at = [] if dtype == torch.bool else [case.target]
+    if case.from_probabilities:
+        looked_at.append(case.logits)
+    if not looked_at or case.logits.numel() == 0:
+        return
+    ends = [end.float() for values in looked_at for end in torch.aminmax(values.detach())]
+    ranges = torch.stack(ends).tolist()
+    if case.from_probabilities and not 0 <= ranges[-2] <= ranges[-1] <= 1:
+        raise ValueError(
+            f"probabilities lie in [{ranges[-2]:g}, {ranges[-1]:g}], expected [0, 1]; leave out from_probabilities if"
+            " these are logits"
+        )
+    top = case.logits.shape[1] - 1 if case.multiclass else 1
+    if dtype != torch.bool and not 0 <= ranges[0] <= ranges[1] <= top:
+        cast = "float()" if dtype.is_floating_point else "long(), a value for pixels to leave out needs ignore_index"
+        raise ValueError(
+            f"target values lie in [{ranges[0]:g}, {ranges[1]:g}], expected [0, {top}]; a mask read from a file needs"
+            f" (mask > 127).{cast}"
+        )

@@ -1,0 +1,16 @@
+"""Scores of masks: by slice, by patient or pooled, with one rule for empty masks."""
+
+from importlib.util import find_spec
+
+from brainseg._torchvision import make_importable
+
+if find_spec("torchmetrics") is None:
+    raise ImportError('metrics need torchmetrics: pip install "brainseg-torch[metrics]"')
+make_importable()
+
+from brainseg.metrics.cases import Case  # noqa: E402
+from brainseg.metrics.overlap import DiceScore, IoU  # noqa: E402
+from brainseg.metrics.rules import MetricResult  # noqa: E402
+from brainseg.metrics.statistics import Interval, confidence_interval  # noqa: E402
+
+__all__ = ["Case", "DiceScore", "Interval", "IoU", "MetricResult", "confidence_interval"]

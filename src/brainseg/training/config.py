@@ -1,0 +1,191 @@
+"""What a run is made of: the fields of `config.yaml` and the options of `brainseg train`.
+
+Imports nothing heavy, so that the command line can list its options at once.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass
+class ModelConfig:
+    """The network.
+
+    Attributes:
+        name: a registered name; `brainseg models` lists them.
+        arguments: of its constructor; in_channels and num_classes follow the data unless they are given.
+        weights: folder or file to start from; None for a fresh initialisation.
+        deep_supervision: train with a head behind every decoder box.
+    """
+
+    name: str = "unext"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    deep_supervision: bool = False
+
+
+@dataclass
+class DataConfig:
+    """The slices.
+
+    Attributes:
+        root: folder of the data; None for the folder that BRAINSEG_LGG names, else ~/.cache/brainseg/lgg.
+        format: lgg for Kaggle's layout, folder for images/* and masks/*.
+        split: JSON file with the patients of each part; None for split.json in the root, or where there is none a
+            split of 80 to 20 per cent by the run's seed.
+        batch_size: slices a step on each device.
+        image_size: height and width to which slices and masks are resized; None leaves them as they are.
+        input: how channels are ordered and scaled, by name (`brainseg.training.inputs`).
+        augmentation: course for flips and quarter turns, none for none.
+        workers: processes that read; slices come from a memory map, so that 0 is enough for small networks.
+        cache_dir: where decoded slices are kept; None for the user's cache folder.
+    """
+
+    root: str | None = None
+    format: Literal["lgg", "folder"] = "lgg"
+    split: str | None = None
+    batch_size: int = 8
+    image_size: tuple[int, int] | None = None
+    input: str = "course_fixed"
+    augmentation: Literal["course", "none"] = "course"
+    workers: int = 0
+    cache_dir: str | None = None
+
+
+@dataclass
+class LossConfig:
+    """The loss.
+
+    Attributes:
+        name: a class of `brainseg.losses`.
+        arguments: of its constructor.
+    """
+
+    name: str = "BCEDiceLoss"
+    arguments: dict[str, Any] = field(default_factory=lambda: {"batch": True, "smooth": 1.0})
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimiser of `torch.optim`.
+
+    Attributes:
+        name: Adam adds the weight decay to the gradient (L2), AdamW decouples it.
+        lr: learning rate at the start.
+        weight_decay: factor of the weights.
+        momentum: of SGD.
+        nesterov: of SGD.
+    """
+
+    name: Literal["Adam", "AdamW", "SGD"] = "AdamW"
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = False
+
+
+@dataclass
+class ScheduleConfig:
+    """How the learning rate goes on, epoch by epoch.
+
+    Attributes:
+        name: cosine to `minimum_lr` over all epochs; plateau multiplies by `factor` after `patience` epochs without a
+            lower validation loss, not below `minimum_lr`; multistep multiplies by `gamma` at each of `milestones`.
+        minimum_lr: of cosine and plateau.
+        factor: of plateau.
+        patience: of plateau, in epochs.
+        milestones: of multistep, in epochs.
+        gamma: of multistep.
+    """
+
+    name: Literal["cosine", "plateau", "multistep", "constant"] = "cosine"
+    minimum_lr: float = 1e-5
+    factor: float = 0.1
+    patience: int = 2
+    milestones: list[int] = field(default_factory=lambda: [1, 2])
+    gamma: float = 2 / 3
+
+
+@dataclass
+class TrainConfig:
+    """A run.
+
+    Attributes:
+        model: the network.
+        data: the slices.
+        loss: what is minimised.
+        optimizer: how.
+        schedule: with which learning rates.
+        epochs: how often every training slice is seen.
+        monitor: column of metrics.csv that names the best epoch; losses are best when lowest, all else when highest.
+        patience: stop after so many epochs without a better `monitor`; None never stops early.
+        seed: of weights, order and augmentation.
+        precision: Lightning's: 32-true, bf16-mixed, 16-mixed, 64-true.
+        accelerator: Lightning's: auto, cpu, gpu.
+        devices: how many on each machine, or auto.
+        nodes: how many machines.
+        strategy: Lightning's: auto, ddp, fsdp.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    epochs: int = 20
+    monitor: str = "val_dice_patient"
+    patience: int | None = None
+    seed: int = 0
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] = "auto"
+    nodes: int = 1
+    strategy: str = "auto"
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Reads a run's config.yaml.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a configuration, or fields that are unknown or of another type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration {path}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainConfig)
+    try:
+        return to_config(parser.instantiate_classes(parser.parse_path(path)))
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f"{path} is no configuration of a run: {' '.join(str(error).split())}") from error
+
+
+def to_config(options: Any) -> TrainConfig:
+    """The configuration among parsed options."""
+    return TrainConfig(**{option.name: options[option.name] for option in fields(TrainConfig)})
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Writes config.yaml for `read_config`, in one move."""
+    import yaml  # type: ignore[import-untyped]
+
+    partial = path.with_suffix(".partial")
+    partial.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+    partial.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

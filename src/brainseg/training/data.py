@@ -1,0 +1,124 @@
+"""The slices of a run, as Lightning wants them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_collate
+
+from brainseg.data import Sample, SliceDataset, Split
+from brainseg.training.config import DataConfig
+from brainseg.training.datasets import open_part
+from brainseg.transforms import Resize
+
+
+class SliceDataModule(LightningDataModule):
+    """Training and validation slices of a split.
+
+    Training slices are shuffled by seed and epoch alone, so that a resumed run sees them in the same order; an
+    incomplete last batch is left out. Validation takes each slice once, on however many processes.
+
+    Args:
+        config: the data section of a run.
+        split: patients of each part.
+        seed: of the order.
+    """
+
+    def __init__(self, config: DataConfig, split: Split, *, seed: int) -> None:
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.train_set = open_part(config, split, "train")
+        self.val_set = open_part(config, split, "validation")
+        self.collate = Collate(config.image_size)
+        if config.batch_size > len(self.train_set):
+            raise ValueError(
+                f"a batch of {config.batch_size} is more than the {len(self.train_set)} slices to train on; "
+                "give a smaller data.batch_size"
+            )
+        if config.image_size is None:
+            _check_one_size(self.train_set)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        world, rank = self._processes()
+        sampler: DistributedSampler[Sample] = DistributedSampler(
+            self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed, drop_last=True
+        )
+        return self._loader(self.train_set, batch_size=self.config.batch_size, sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        world, rank = self._processes()
+        if world == 1:
+            return self._loader(self.val_set, batch_size=self.config.batch_size)
+        batches = EvenBatches(len(self.val_set), self.config.batch_size, world=world, rank=rank)
+        return self._loader(self.val_set, batch_sampler=batches)
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _loader(self, dataset: SliceDataset, **arguments: Any) -> DataLoader[Sample]:
+        workers = self.config.workers
+        return DataLoader(
+            dataset, num_workers=workers, persistent_workers=workers > 0, collate_fn=self.collate, **arguments
+        )
+
+
+class Collate:
+    """Samples to a batch, resized if a size is given.
+
+    Args:
+        size: height and width, or None to leave them.
+    """
+
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        self.resize = None if size is None else Resize(tuple(size))
+
+    def __call__(self, samples: list[Sample]) -> dict[str, Any]:
+        if self.resize is not None:
+            samples = [self._resized(sample) for sample in samples]
+        batch: dict[str, Any] = default_collate(samples)
+        return batch
+
+    def _resized(self, sample: Sample) -> Sample:
+        assert self.resize is not None
+        images, masks = self.resize(sample["image"][None], sample["mask"][None])
+        return {**sample, "image": images[0], "mask": masks[0]}
+
+
+class EvenBatches(Sampler[list[int]]):
+    """Every index once, shared over the processes in equal numbers of batches.
+
+    Equal numbers, since a process that ran out of batches would leave the others waiting for its buffers. Where the
+    counts force it a batch holds one more than `batch_size`.
+
+    Args:
+        count: how many indices there are.
+        batch_size: how many a batch holds.
+        world: number of processes.
+        rank: of this one.
+
+    Raises:
+        ValueError: more processes than indices.
+    """
+
+    def __init__(self, count: int, batch_size: int, *, world: int, rank: int) -> None:
+        if count < world:
+            raise ValueError(f"{count} slices cannot be shared over {world} processes; use at most {count} devices")
+        share = np.arange(rank, count, world)
+        number = min(-(-count // (world * batch_size)), count // world)
+        self.batches: list[list[int]] = [part.tolist() for part in np.array_split(share, number)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def _check_one_size(dataset: SliceDataset) -> None:
+    for files, shape in zip(dataset.files, dataset.shapes, strict=True):
+        if shape != dataset.shapes[0]:
+            raise ValueError(
+                f"{files.image} is {shape[1]}x{shape[2]} pixels and others {dataset.shapes[0][1]}x"
+                f"{dataset.shapes[0][2]}; give data.image_size to resize all"
+            )

@@ -1,0 +1,190 @@
+"""A run's best weights, judged by patient."""
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.utils.data import DataLoader
+from torchmetrics import MetricCollection
+
+from brainseg.data import SliceDataset, institution, read_split
+from brainseg.inference import Predictor
+from brainseg.metrics import DiceScore, IoU, confidence_interval
+from brainseg.training.datasets import open_part
+from brainseg.training.prediction import open_run
+from brainseg.training.scores import create_scores
+from brainseg.training.tables import write_rows
+from brainseg.visualization import ShownCase, draw_cases
+
+
+class PatientScore(NamedTuple):
+    """A row of the table: all slices of a patient pooled.
+
+    Attributes:
+        patient: name.
+        institution: the two letters of its barcode.
+        slices: how many.
+        tumour_slices: how many of them have tumour.
+        dice: Dice score, NaN where nothing is there and nothing was found.
+        iou: intersection over union, likewise.
+    """
+
+    patient: str
+    institution: str
+    slices: int
+    tumour_slices: int
+    dice: float
+    iou: float
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` found and wrote.
+
+    Attributes:
+        patients: a row each, sorted by name.
+        summary: mean of the patients with its 95 % interval (patients resampled), median, pooled, by slice and batch.
+        folder: of patients.csv, summary.json and cases.png.
+    """
+
+    patients: list[PatientScore]
+    summary: dict[str, float | int]
+    folder: Path
+
+    def show(self) -> None:
+        """Prints the tables."""
+        console = Console()
+        table = Table("patient", "slices", "with tumour", "Dice", "IoU", title="By patient")
+        for row in self.patients:
+            table.add_row(row.patient, str(row.slices), str(row.tumour_slices), f"{row.dice:.3f}", f"{row.iou:.3f}")
+        console.print(table)
+        table = Table("institution", "patients", "mean Dice", "worst", title="By institution")
+        for name, scores in self.by_institution().items():
+            table.add_row(name, str(len(scores)), f"{fmean(scores):.3f}", f"{min(scores):.3f}")
+        console.print(table)
+        table = Table("score", "value", title="Overall")
+        for name, value in self.summary.items():
+            table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+        console.print(table)
+        console.print(f"Tables and the picture of cases: {self.folder.resolve()}", soft_wrap=True, highlight=False)
+
+    def by_institution(self) -> dict[str, list[float]]:
+        """The Dice scores of each institution's patients."""
+        scores = defaultdict(list)
+        for row in self.patients:
+            if not math.isnan(row.dice):
+                scores[row.institution].append(row.dice)
+        return dict(sorted(scores.items()))
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    part: str = "validation",
+    split: str | Path | None = None,
+    root: str | Path | None = None,
+    output: str | Path | None = None,
+) -> Evaluation:
+    """Scores the best weights of a run on the patients of one part of its split.
+
+    Masks are compared at the size of the files, whatever size the network was trained at.
+
+    Args:
+        run: folder of the run.
+        part: "train", "validation" or "test".
+        split: other JSON file of patients.
+        root: folder of the data; None for that of the run.
+        output: folder for patients.csv, summary.json and cases.png; None for `evaluation/<part>` in the run.
+
+    Raises:
+        FileNotFoundError: no run, no best weights yet, or no data.
+        ValueError: a part without patients, or files that cannot be used.
+    """
+    run = Path(run)
+    predictor, config = open_run(run)
+    data = config.data if root is None else replace(config.data, root=str(root))
+    patients = read_split(split or run / "split.json")
+    if not patients.get(part):
+        raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
+    dataset = open_part(data, patients, part)
+    scores, areas = _score(predictor, dataset, data.batch_size)
+    rows = _rows(scores, areas, dataset)
+
+    folder = Path(output) if output is not None else run / "evaluation" / part
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation = Evaluation(rows, _summary(scores, rows, data.batch_size), folder)
+    write_rows([row._asdict() for row in rows], folder / "patients.csv")
+    (folder / "summary.json").write_text(json.dumps(evaluation.summary, indent=2) + "\n")
+    draw_cases(_cases(rows, areas, dataset, predictor)).savefig(folder / "cases.png", dpi=120)
+    return evaluation
+
+
+def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> tuple[MetricCollection, list[int]]:
+    """The scores of all slices, and the true pixels in each."""
+    scores = create_scores(dataset.num_classes, threshold=predictor.threshold)
+    one_size = len(set(dataset.shapes)) == 1
+    areas: list[int] = []
+    for batch in track(DataLoader(dataset, batch_size if one_size else 1), "Evaluating", transient=True):
+        scores.update(
+            predictor.logits(batch["image"]).cpu(), batch["mask"], group=batch["patient"], slice_index=batch["slice"]
+        )
+        areas += batch["mask"].sum((1, 2, 3)).int().tolist()
+    return scores, areas
+
+
+def _rows(scores: MetricCollection, areas: list[int], dataset: SliceDataset) -> list[PatientScore]:
+    tumour = defaultdict(list)
+    for files, area in zip(dataset.files, areas, strict=True):
+        tumour[files.patient].append(area > 0)
+    dice_scores, iou_scores = scores["dice_patient"], scores["iou_patient"]
+    assert isinstance(dice_scores, DiceScore)
+    assert isinstance(iou_scores, IoU)
+    rows = []
+    for dice, iou in zip(dice_scores.per_case(), iou_scores.per_case(), strict=True):
+        patient = str(dice.patient)
+        counts = (len(tumour[patient]), sum(tumour[patient]))
+        rows.append(PatientScore(patient, institution(patient), *counts, dice.value, iou.value))
+    return rows
+
+
+def _summary(scores: MetricCollection, rows: list[PatientScore], batch_size: int) -> dict[str, float | int]:
+    known = [row.dice for row in rows if not math.isnan(row.dice)]
+    dice = {row.patient: row.dice for row in rows}
+    interval = confidence_interval(dice) if len(known) > 1 else (math.nan, math.nan)
+    value = {name: score.item() for name, score in scores.compute().items()}
+    return {
+        "patients": len(rows),
+        "slices": sum(row.slices for row in rows),
+        "mean patient Dice": value["dice_patient"],
+        "its 95 % interval, from": interval[0],
+        "its 95 % interval, to": interval[1],
+        "median patient Dice": median(known) if known else math.nan,
+        "mean patient IoU": value["iou_patient"],
+        "pooled Dice": value["dice_dataset"],
+        "mean slice Dice": value["dice_slice"],
+        f"batch IoU, batches of {batch_size}": value["iou_batch"],
+        f"batch Dice, batches of {batch_size}": value["dice_batch"],
+    }
+
+
+def _cases(rows: list[PatientScore], areas: list[int], dataset: SliceDataset, predictor: Predictor) -> list[ShownCase]:
+    """The best, the median and the worst patient, each at the slice with most tumour."""
+    ranked = sorted(rows, key=lambda row: -1 if math.isnan(row.dice) else row.dice, reverse=True)
+    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
+    cases = []
+    for name, place in places.items():
+        row = ranked[place]
+        slices = [i for i, files in enumerate(dataset.files) if files.patient == row.patient]
+        largest = max(slices, key=areas.__getitem__)
+        sample = dataset[largest]
+        # Of the three sequences of the LGG data FLAIR shows tumour best.
+        image = sample["image"][1] if len(sample["image"]) == 3 else sample["image"]
+        title = f"{name}: {row.patient}, slice {sample['slice']}\nDice of the patient {row.dice:.3f}"
+        cases.append(ShownCase(title, image, sample["mask"].amax(0), predictor(sample["image"]).any(0)))
+    return cases

@@ -1,0 +1,27 @@
+"""How images reach the network: `data.input` of a run by name."""
+
+from difflib import get_close_matches
+
+from brainseg.transforms import Compose, Normalize, SelectChannels, Transform
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+INPUTS: dict[str, Transform | None] = {
+    "none": None,
+    # As the published experiments read it: blue, green, red, and divided by 255 a second time after normalisation.
+    "course": Compose([SelectChannels((2, 1, 0)), Normalize(IMAGENET_MEAN, [255 * std for std in IMAGENET_STD])]),
+    "course_fixed": Normalize(IMAGENET_MEAN, IMAGENET_STD),
+}
+
+
+def create_input(name: str) -> Transform | None:
+    """The transform from images in [0, 1], channels as stored, to what the network sees.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in INPUTS:
+        closest = get_close_matches(name, INPUTS, n=1) or list(INPUTS)
+        raise ValueError(f"there is no input {name!r}; did you mean {' or '.join(closest)}?")
+    return INPUTS[name]

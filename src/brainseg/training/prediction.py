@@ -1,0 +1,107 @@
+"""Masks and overlays of image files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+
+from brainseg.data import read_image
+from brainseg.inference import Predictor
+from brainseg.training.config import TrainConfig, read_config
+from brainseg.visualization import draw_outlines
+
+
+def open_run(run: Path, *, threshold: float = 0.5) -> tuple[Predictor, TrainConfig]:
+    """A predictor of a run's best weights, and the run's configuration.
+
+    Raises:
+        FileNotFoundError: no run in the folder, or none of its epochs is complete.
+        ValueError: its files cannot be read.
+    """
+    if not (run / "config.yaml").is_file():
+        raise FileNotFoundError(f"{run} holds no run; give the folder that brainseg train wrote")
+    config = read_config(run / "config.yaml")
+    if not (run / "best").is_dir():
+        raise FileNotFoundError(f"{run} has not completed an epoch; go on with brainseg train --resume {run}")
+    return Predictor.from_pretrained(run / "best", image_size=config.data.image_size, threshold=threshold), config
+
+
+def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: float = 0.5) -> int:
+    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image.
+
+    With several classes there is a mask for each, `<name>_mask_0.png` and so on. Images in folders keep the path that
+    they have there; what is called `*_mask` beside an image is left out.
+
+    Args:
+        model: folder of a run, or of weights that `save_pretrained` wrote.
+        images: image files, and folders that are searched to any depth.
+        output: folder of the results, made if absent.
+        threshold: probability above which a pixel is foreground.
+
+    Returns:
+        the number of images.
+
+    Raises:
+        FileNotFoundError: no such model, file or folder, or a folder without images.
+        ValueError: files that are no images or have channels that the network does not take, by name.
+    """
+    if (model / "config.yaml").is_file():
+        predictor, _ = open_run(model, threshold=threshold)
+    elif (model / "config.json").is_file():
+        predictor = Predictor.from_pretrained(model, threshold=threshold)
+    else:
+        raise FileNotFoundError(
+            f"{model} holds no run and no weights; give the folder of a run, or of its best weights"
+        )
+    found = _find(images)
+    for target, path in track(found.items(), "Predicting", transient=True, disable=len(found) < 2):
+        image = read_image(path)
+        scale = np.iinfo(image.dtype).max
+        tensor = torch.from_numpy(image.astype(np.float32) / scale)
+        try:
+            mask = predictor(tensor)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        place = output / target
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for number, channel in enumerate(mask.numpy()):
+            suffix = "_mask" if len(mask) == 1 else f"_mask_{number}"
+            Image.fromarray(channel.astype(np.uint8) * 255).save(place.with_name(f"{place.name}{suffix}.png"))
+        _overlay(tensor.numpy(), mask.any(0).numpy()).savefig(place.with_name(f"{place.name}_overlay.png"))
+    return len(found)
+
+
+def _find(images: Sequence[Path]) -> dict[Path, Path]:
+    """Where the results of each image go, without suffix, below the output folder."""
+    known = Image.registered_extensions()
+    found: dict[Path, Path] = {}
+    for given in images:
+        if given.is_dir():
+            paths = sorted(path for path in given.rglob("*") if path.suffix.lower() in known)
+            paths = [path for path in paths if not path.stem.endswith("_mask")]
+            if not paths:
+                raise FileNotFoundError(f"{given} holds no images; give image files, or a folder of them")
+        elif given.is_file():
+            paths = [given]
+        else:
+            raise FileNotFoundError(f"there is no file or folder {given}")
+        for path in paths:
+            target = (path.relative_to(given) if given.is_dir() else Path(path.name)).with_suffix("")
+            if target in found and found[target] != path:
+                raise ValueError(f"{path} and {found[target]} would share the name {target}; predict them apart")
+            found[target] = path
+    return found
+
+
+def _overlay(image: NDArray[np.float32], mask: NDArray[np.bool_], pixels: int = 512) -> Figure:
+    """The image with the outline of its mask, its longer side this many pixels wide."""
+    height, width = mask.shape
+    unit = pixels / max(height, width) / 100
+    figure = Figure(figsize=(width * unit, height * unit), dpi=100)
+    draw_outlines(figure.add_axes((0, 0, 1, 1)), image, prediction=mask)
+    return figure

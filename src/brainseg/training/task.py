@@ -1,0 +1,165 @@
+"""One training run as a Lightning module: network, loss, optimiser, schedule, metrics."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
+from torchmetrics import MetricCollection
+
+from brainseg import losses
+from brainseg.models import SegmentationModel, create_model
+from brainseg.training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from brainseg.training.inputs import create_input
+from brainseg.training.scores import create_scores
+from brainseg.transforms import course_augmentation
+
+
+class SegmentationTask(LightningModule):
+    """Trains and validates a network on batches of `brainseg.data.Sample`.
+
+    Logged each epoch: train_loss and its parts, train_iou_batch, train_dice_batch, and for validation the loss, its
+    parts, and Dice and IoU by slice, patient, data set and batch (val_dice_patient, ...).
+
+    Args:
+        config: the run.
+        in_channels: channels of the images, unless the configuration names them.
+        num_classes: channels of the masks, likewise.
+    """
+
+    def __init__(self, config: TrainConfig, *, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.run = config
+        self.model = _create_model(config, in_channels=in_channels, num_classes=num_classes)
+        self.loss = _create_loss(config.loss, deep_supervision=config.model.deep_supervision)
+        self.input = create_input(config.data.input)
+        self.model.normalization = None if self.input is None else self.input.config
+        self.augmentation = course_augmentation() if config.data.augmentation == "course" else None
+        classes = self.model.config["num_classes"]
+        self.train_scores = create_scores(classes, aggregations=["batch"], prefix="train_")
+        self.val_scores = create_scores(classes, prefix="val_")
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Logits of images (B, C, H, W) in [0, 1], channels as stored; a list when training with deep supervision."""
+        logits: Tensor | list[Tensor] = self.model(images if self.input is None else self.input(images))
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        # The epoch's randomness depends on seed, epoch and process alone, so that a resumed run draws the same.
+        torch.manual_seed(self._seed(self.current_epoch))
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        images, target = batch["image"], batch["mask"]
+        if self.augmentation is not None:
+            generator = torch.Generator(self.device).manual_seed(self._seed(self.global_step))
+            images, target = self.augmentation(images, target, generator=generator)
+        logits = self(images)
+        loss, parts = self._loss(logits, target)
+        scores = self.train_scores(logits if isinstance(logits, Tensor) else logits[0], target)
+        self._log("train_loss", loss, parts, len(images))
+        self.log("dice", scores["train_dice_batch"], prog_bar=True, logger=False, batch_size=len(images))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self._log_scores(self.train_scores)
+        # Stepped here and not by Lightning, which does so after checkpoints of the epoch are written.
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(self.trainer.callback_metrics["val_loss"].item())
+        else:
+            self.schedule.step()
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        images, target = batch["image"], batch["mask"]
+        logits = self(images)
+        loss, parts = self._loss(logits, target)
+        self._log("val_loss", loss, parts, len(images))
+        self.val_scores.update(logits, target, group=batch["patient"], slice_index=batch["slice"])
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores(self.val_scores)
+
+    def configure_optimizers(self) -> Optimizer:
+        self.optimizer = _create_optimizer(self.run.optimizer, self.model)
+        self.schedule = _create_schedule(self.run.schedule, self.optimizer, self.run.epochs)
+        return self.optimizer
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["schedule"] = self.schedule.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._schedule_state = checkpoint["schedule"]
+
+    def on_fit_start(self) -> None:
+        # Optimisers, and with them the schedule, are made after the checkpoint's own hook has run.
+        if state := self.__dict__.pop("_schedule_state", None):
+            self.schedule.load_state_dict(state)
+
+    def _loss(self, logits: Tensor | list[Tensor], target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if (parts := getattr(self.loss, "parts", None)) is not None:
+            in_parts: tuple[Tensor, Mapping[str, Tensor]] = parts(logits, target)
+            return in_parts
+        return self.loss(logits, target), {}
+
+    def _log(self, name: str, loss: Tensor, parts: Mapping[str, Tensor], batch_size: int) -> None:
+        values = {name: loss, **{f"{name}_{part}": value for part, value in parts.items()}}
+        for key, value in values.items():
+            shown = key == "train_loss"
+            self.log(key, value, on_step=False, on_epoch=True, prog_bar=shown, sync_dist=True, batch_size=batch_size)
+
+    def _log_scores(self, scores: MetricCollection) -> None:
+        self.log_dict(scores.compute())
+        scores.reset()
+
+    def _seed(self, number: int) -> int:
+        rank = self.trainer.global_rank
+        return ((self.run.seed * 1_000_003 + number) * 1_009 + rank) % 2**63
+
+
+def _create_model(config: TrainConfig, **data: int) -> SegmentationModel:
+    arguments = {**data, **config.model.arguments}
+    if config.model.deep_supervision:
+        arguments["deep_supervision"] = True
+    try:
+        return create_model(config.model.name, weights=config.model.weights, **arguments)
+    except TypeError as error:
+        raise ValueError(f"model.arguments do not fit {config.model.name}: {error}") from error
+
+
+def _create_loss(config: LossConfig, *, deep_supervision: bool) -> nn.Module:
+    known = [name for name in losses.__all__ if name.endswith("Loss") and name != "DeepSupervisionLoss"]
+    if config.name not in known:
+        closest = get_close_matches(config.name, known, n=1) or known
+        raise ValueError(f"there is no loss {config.name!r}; did you mean {' or '.join(closest)}?")
+    try:
+        loss: nn.Module = getattr(losses, config.name)(**config.arguments)
+    except TypeError as error:
+        raise ValueError(f"loss.arguments do not fit {config.name}: {error}") from error
+    return losses.DeepSupervisionLoss(loss) if deep_supervision else loss
+
+
+def _create_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.name == "SGD":
+        return SGD(
+            parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
+        )
+    adam: type[Adam] = {"Adam": Adam, "AdamW": AdamW}[config.name]
+    return adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def _create_schedule(config: ScheduleConfig, optimizer: Optimizer, epochs: int) -> LRScheduler | ReduceLROnPlateau:
+    match config.name:
+        case "cosine":
+            return CosineAnnealingLR(optimizer, T_max=epochs, eta_min=config.minimum_lr)
+        case "plateau":
+            return ReduceLROnPlateau(
+                optimizer, factor=config.factor, patience=config.patience, min_lr=config.minimum_lr
+            )
+        case "multistep":
+            return MultiStepLR(optimizer, milestones=config.milestones, gamma=config.gamma)
+        case "constant":
+            return ConstantLR(optimizer, factor=1.0)

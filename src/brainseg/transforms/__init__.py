@@ -1,0 +1,21 @@
+"""Transforms of images and their masks: joint, batched, a draw of its own for each sample."""
+
+from brainseg.transforms.base import Compose, Transform
+from brainseg.transforms.geometry import RandomFlip, RandomRotate90, RandomTranspose, Resize
+from brainseg.transforms.normalization import Normalize, Rescale, SelectChannels
+from brainseg.transforms.presets import course_augmentation
+from brainseg.transforms.registry import create_transform
+
+__all__ = [
+    "Compose",
+    "Normalize",
+    "RandomFlip",
+    "RandomRotate90",
+    "RandomTranspose",
+    "Rescale",
+    "Resize",
+    "SelectChannels",
+    "Transform",
+    "course_augmentation",
+    "create_transform",
+]

@@ -1,0 +1,92 @@
+"""Values against a pencil; channels in the order asked for; arguments that make no sense are refused."""
+
+import pytest
+import torch
+
+from brainseg.transforms import Compose, Normalize, Rescale, SelectChannels
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def pixel(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+
+
+def test_black_becomes_minus_mean_over_deviation() -> None:
+    expected = pixel(-2.117904, -2.035714, -1.804444)  # -0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225
+    torch.testing.assert_close(Normalize(**IMAGENET)(pixel(0, 0, 0)), expected, atol=1e-6, rtol=0)
+
+
+def test_the_mean_becomes_0_and_one_deviation_more_becomes_1() -> None:
+    normalize = Normalize(**IMAGENET)
+    torch.testing.assert_close(normalize(pixel(0.485, 0.456, 0.406)), pixel(0, 0, 0))
+    torch.testing.assert_close(normalize(pixel(0.714, 0.68, 0.631)), pixel(1, 1, 1))
+
+
+def test_the_course_s_input_is_the_imagenet_normalisation_over_255() -> None:
+    course = Compose([SelectChannels((2, 1, 0)), Normalize(**IMAGENET), Rescale((0, 255))])
+    red, green, blue = 0.2, 0.4, 0.9
+    expected = pixel(1.8122271 / 255, -0.25 / 255, -0.9155556 / 255)  # blue - 0.485, green - 0.456, red - 0.406
+    torch.testing.assert_close(course(pixel(red, green, blue)), expected, atol=1e-8, rtol=1e-5)
+
+
+def test_half_precision_rounds_the_result_alone() -> None:
+    images = torch.rand(2, 3, 8, 8).bfloat16()
+    expected = (images.double() - torch.tensor(IMAGENET["mean"])[:, None, None].double()) / torch.tensor(
+        IMAGENET["std"]
+    )[:, None, None].double()
+    assert (Normalize(**IMAGENET)(images) - expected.bfloat16()).abs().max() <= 2**-7  # one step at values up to 4
+
+
+def test_images_of_another_number_of_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"built for 3 channels, got images of shape \(2, 1, 8, 8\); give mean and"):
+        Normalize(**IMAGENET)(torch.rand(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("mean", [(), "0.5", 0.5, (float("nan"),), None, ("a",)])
+def test_mean_must_be_a_list_of_numbers(mean: object) -> None:
+    with pytest.raises(ValueError, match="mean must be a list of finite numbers, got"):
+        Normalize(mean=mean, std=(1,))
+
+
+@pytest.mark.parametrize("std", [(1, 1), (0,), (-1,)])
+def test_deviations_must_be_positive_one_a_channel(std: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="mean and std must hold one number a channel, std positive ones, got"):
+        Normalize(mean=(0,), std=std)
+
+
+def test_arrays_and_tensors_give_numbers_too() -> None:
+    assert Normalize(torch.tensor([0.5, 0.25]), torch.ones(2).numpy()).config["arguments"] == {
+        "mean": [0.5, 0.25],
+        "std": [1.0, 1.0],
+    }
+
+
+def test_a_range_becomes_another_and_what_lies_beyond_goes_beyond() -> None:
+    result = Rescale((-1, 3), (10, 20))(torch.tensor([-1.0, 0, 3, 7]).view(1, 1, 2, 2))
+    assert result.flatten().tolist() == [10, 12.5, 20, 30]
+
+
+@pytest.mark.parametrize("given", [(0,), (1, 1), (2, 1), (0, float("inf")), 255, "01"])
+def test_a_range_must_rise(given: object) -> None:
+    with pytest.raises(ValueError, match="input_range must be"):
+        Rescale(given)
+    with pytest.raises(ValueError, match="output_range must be"):
+        Rescale((0, 255), given)
+
+
+def test_channels_come_in_the_order_asked_for_and_may_repeat() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    for channels in [(2, 1, 0), (1,), (1, 1, 1, 0)]:
+        assert torch.equal(SelectChannels(channels)(images), images[:, list(channels)])
+
+
+def test_a_channel_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"takes channels \(0, 3\), got images of shape \(2, 3, 4, 4\); select"):
+        SelectChannels((0, 3))(torch.rand(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("channels", [(), (-1,), (0.5,), "012", 1, None])
+def test_channels_must_be_numbers_from_0(channels: object) -> None:
+    with pytest.raises(ValueError, match="channels must be a list of one or more numbers from 0, got"):
+        SelectChannels(channels)
