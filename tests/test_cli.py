@@ -1,30 +1,124 @@
-"""The command: a picture from the demo, one line and exit code 2 for what is wrong."""
+"""The command: what it prints and leaves, and one line and exit code 2 for what is wrong."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from brainseg.cli import demo
+from brainseg import cli
+from brainseg.data import write_phantoms
 
 
-def test_the_demo_writes_a_picture_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    demo(tmp_path / "new" / "folder")
-    picture = tmp_path / "new" / "folder" / "phantom.png"
-    assert str(picture) in capsys.readouterr().out
-    with Image.open(picture) as image:
-        assert image.size[0] > 600
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["brainseg", *map(str, arguments)])
+    cli.main()
 
 
-@pytest.mark.parametrize("arguments", [["dem"], ["demo", "--outpt", "x"], ["demo", "--output", __file__], []])
-def test_wrong_arguments_exit_with_two_and_no_traceback(arguments: list[str]) -> None:
-    command = [sys.executable, "-c", "from brainseg.cli import main; main()", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert "error:" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_train_evaluate_and_predict_from_a_folder_of_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantoms(tmp_path / "lgg", patients=4, slices=3, size=64)
+    run = tmp_path / "run"
+    data = (f"--data.root={tmp_path / 'lgg'}", f"--data.cache_dir={tmp_path / 'cache'}")
+    options = ("--model.name=unext_tiny", "--epochs=1", "--accelerator=cpu", "--devices=1", "--optimizer.lr=0.002")
+    call(monkeypatch, "train", "--config", "course_fixed", *data, *options, "--run", run)
+    assert f"brainseg evaluate {run}" in capsys.readouterr().out
+    config = (run / "config.yaml").read_text()
+    assert "name: unext_tiny" in config
+    assert "lr: 0.002" in config
+    assert "monitor: val_iou_batch" in config
+
+    call(monkeypatch, "train", "--resume", run)
+    call(monkeypatch, "evaluate", run, "--part", "train", "-o", tmp_path / "tables")
+    assert "mean patient Dice" in capsys.readouterr().out
+    assert (tmp_path / "tables" / "patients.csv").is_file()
+
+    call(monkeypatch, "predict", run, tmp_path / "lgg", "-o", tmp_path / "masks")
+    assert "Masks and overlays of 12 images" in capsys.readouterr().out
+    assert len(list((tmp_path / "masks").rglob("*_mask.png"))) == 12
+
+
+def test_a_folder_of_images_with_two_classes_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks/0", "masks/1"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for name in "abcdef":
+            pixels = rng.integers(0, 256, (40, 48)) if folder == "images" else 255 * rng.integers(0, 2, (40, 48))
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / folder / f"{name}.png")
+    call(
+        monkeypatch,
+        *("train", "--data.format=folder", f"--data.root={tmp_path / 'data'}", "--data.input=none"),
+        *(f"--data.cache_dir={tmp_path / 'cache'}", "--data.batch_size=2", "--model.name=unext_tiny", "--epochs=1"),
+        *("--accelerator=cpu", "--devices=1", "--data.image_size=[32,32]", "--run", tmp_path / "run"),
+    )
+    call(monkeypatch, "evaluate", tmp_path / "run")
+    assert (tmp_path / "run" / "evaluation" / "validation" / "cases.png").is_file()
+
+
+def test_models_lists_parameters_and_operations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "models", "unext")
+    printed = capsys.readouterr().out
+    assert "1,471,921" in printed
+    assert "0.5620" in printed
+    assert "unext_tiny" not in printed
+
+
+WRONG = [
+    ([], "expected"),
+    (["trian"], "trian"),
+    (["train", "--epochs", "many"], "epochs"),
+    (["train", "--epoks", "3"], "epoks"),
+    (["train", "--config", "no_such"], "no_such"),
+    (["train", "--config", "broken.yaml"], "broken.yaml"),
+    (["train", "--config", "unknown.yaml"], "epoks"),
+    (["train", "--data.root", "nowhere"], "there is no folder nowhere"),
+    (["train", "--data.root", "."], "holds no patients"),
+    (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--model.name", "unext_medium"], "did you mean"),
+    (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--data.input", "curse"], "did you mean course"),
+    (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--data.split", "none.json"], "there is no split"),
+    (["train", "--resume", "nowhere"], "holds no run"),
+    (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--precision", "7"], "precision"),
+    (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--strategy", "dpp"], "strategy"),
+    (["evaluate", "nowhere"], "holds no run"),
+    (["evaluate"], "run"),
+    (["predict", "nowhere", "x.png", "-o", "out"], "holds no run and no weights"),
+    (["models", "resnet*"], "no network is called resnet*"),
+    (["demo", "--output", "lgg"], "not the demo's"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli")
+    write_phantoms(path / "lgg", patients=4, slices=3, size=32)
+    (path / "broken.yaml").write_text("epochs: [")
+    (path / "unknown.yaml").write_text("epoks: 3")
+    return path
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:60])
+def test_what_is_wrong_is_told_in_one_line(
+    arguments: list[str],
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    before = {path for path in folder.rglob("*") if "cache" not in path.parts}
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, *arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    (line,) = [line for line in printed.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert "Traceback" not in printed
+    assert {path for path in folder.rglob("*") if "cache" not in path.parts} == before
 
 
 def test_without_its_extra_the_command_names_it() -> None:
@@ -32,3 +126,13 @@ def test_without_its_extra_the_command_names_it() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.strip() == 'brainseg needs jsonargparse: pip install "brainseg-torch[train]"'
+
+
+@pytest.mark.slow
+def test_the_demo_trains_evaluates_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "demo", "--output", tmp_path / "demo")
+    picture = tmp_path / "demo" / "run" / "evaluation" / "validation" / "cases.png"
+    assert str(picture) in capsys.readouterr().out
+    assert picture.is_file()

@@ -95,17 +95,18 @@ def _demo(_: "ArgumentParser", options: "Namespace") -> None:
 
 
 def _train(parser: "ArgumentParser", options: "Namespace") -> None:
-    from brainseg.training import resume, train
+    from brainseg.training import resume, train  # makes Lightning importable
     from brainseg.training.config import to_config
+    from lightning.pytorch.utilities import rank_zero_only  # isort: skip
 
     if options.resume is not None:
         resume(options.resume)
         folder = options.resume
     else:
-        config = to_config(parser.instantiate_classes(options))
+        config = to_config(parser.instantiate(options))
         folder = options.run or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         train(config, folder)
-    _say(f"The run: {folder.resolve()}. Next: brainseg evaluate {folder}")
+    rank_zero_only(_say)(f"The run: {folder.resolve()}. Next: brainseg evaluate {folder}")
 
 
 def _evaluate(_: "ArgumentParser", options: "Namespace") -> None:

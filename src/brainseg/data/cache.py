@@ -17,6 +17,8 @@ from torch.utils.data import Dataset
 
 from brainseg.data.decode import read_image, read_mask
 
+LAYOUT = 1  # of the files in the cache; another one is another cache
+
 
 class SliceFiles(NamedTuple):
     """Where a slice lies: its image, and a mask for each class."""
@@ -54,6 +56,7 @@ class SliceDataset(Dataset[Sample]):
         root: the folder of the data.
         files: the slices of this data set, in the order of its items.
         patients: their patients, sorted.
+        num_classes: channels of the masks, K.
     """
 
     def __init__(
@@ -70,7 +73,8 @@ class SliceDataset(Dataset[Sample]):
         self._rows = [row for row, files in enumerate(every) if files.patient in wanted]
         self.files = [every[row] for row in self._rows]
         self.patients = sorted(wanted)
-        self._cache = _prepare(root, every, default_cache_dir() if cache_dir is None else Path(cache_dir))
+        self.num_classes = len(every[0].masks)
+        self._cache = _prepare(root, every, default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
         entries = json.loads((self._cache / "index.json").read_text())
         self._entries = [entries[row] for row in self._rows]
 
@@ -92,11 +96,6 @@ class SliceDataset(Dataset[Sample]):
     def shapes(self) -> list[tuple[int, int, int]]:
         """(C, H, W) of every item's image."""
         return [tuple(entry["image"]["shape"]) for entry in self._entries]
-
-    @property
-    def num_classes(self) -> int:
-        """Channels of the masks, K."""
-        return len(self.files[0].masks)
 
     @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
@@ -128,42 +127,49 @@ def _prepare(root: Path, every: Sequence[SliceFiles], cache_dir: Path) -> Path:
         from filelock import FileLock
     except ImportError as error:
         raise ImportError('caching slices needs filelock: pip install "brainseg-torch[data]"') from error
-    folder = cache_dir / _checksum(root, every)
+    folder = cache_dir.absolute() / _checksum(root, every)
     if folder.is_dir():
         return folder
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
             partial.mkdir()
-            _build(root, every, partial)
-            partial.replace(folder)
+            try:
+                _build(root, every, partial)
+                partial.replace(folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
     return folder
 
 
 def _checksum(root: Path, every: Sequence[SliceFiles]) -> str:
-    digest = hashlib.sha256(os.fsencode(root.resolve()))
+    digest = hashlib.sha256(b"%d\0%s\0" % (LAYOUT, os.fsencode(root.resolve())))
     for files in every:
         for path in (files.image, *files.masks):
             status = path.stat()
-            digest.update(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            name = os.fsencode(path.relative_to(root))
+            digest.update(b"%s\0%d\0%d\0" % (name, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()[:32]
 
 
 def _build(root: Path, every: Sequence[SliceFiles], folder: Path) -> None:
     try:
+        from rich.console import Console
         from rich.progress import track
     except ImportError as error:
         raise ImportError('decoding slices needs rich: pip install "brainseg-torch[data]"') from error
     entries = []
+    console = Console(stderr=True)
     with (folder / "pixels.bin").open("wb") as file:
-        for files in track(every, f"Decoding {root.name}", transient=True):
+        for files in track(every, f"Decoding {root.name}", console=console, transient=True):
             image = read_image(files.image)
             mask = np.stack([read_mask(path, image.shape[1:], files.image) for path in files.masks])
             places = {}
             for name, array in (("image", image), ("mask", mask)):
-                file.write(b"\0" * (file.tell() % array.itemsize))  # a map is read at multiples of its type's size
+                file.write(b"\0" * (-file.tell() % array.itemsize))  # a map is read at multiples of its type's size
                 places[name] = {"offset": file.tell(), "shape": array.shape, "dtype": array.dtype.str}
                 file.write(np.ascontiguousarray(array).tobytes())
             entries.append(places)

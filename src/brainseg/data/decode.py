@@ -1,5 +1,6 @@
 """Image files to arrays, with one clear error for each way in which a file can be wrong."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 def read_image(path: Path) -> NDArray[Any]:
     """A gray or colour image, (C, H, W), uint8 or uint16, channels as stored.
 
-    Palettes are looked up and transparency is dropped.
+    Palettes are looked up and transparency is dropped. Pillow reads colour with 8 bits, whatever the file has.
 
     Raises:
-        ValueError: an unreadable or truncated file, several frames, or pixels that are neither 8 nor 16 bits wide.
+        FileNotFoundError: no such file.
+        ValueError: an unreadable or truncated file, several frames, or signed, 32-bit or floating-point pixels.
     """
     pixels = _decode(path)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
@@ -48,18 +50,21 @@ def _decode(path: Path) -> NDArray[Any]:
     except ImportError as error:
         raise ImportError('reading slices needs Pillow: pip install "brainseg-torch[data]"') from error
     try:
-        with Image.open(path) as file:
-            if (frames := getattr(file, "n_frames", 1)) > 1:
-                raise ValueError(f"{path} holds {frames} frames, expected one slice; save a file a slice")
-            if file.mode.startswith("I"):
-                pixels = np.asarray(file)
-                if pixels.min() < 0 or pixels.max() > 65535:
-                    raise ValueError(f"{path} holds {file.mode} pixels beyond 16 bits; save it with 8 or 16 bits")
-                return pixels.astype(np.uint16)
-            if file.mode == "F":
-                raise ValueError(f"{path} holds floating-point pixels; save it with 8 or 16 bits")
-            gray = file.mode in ("1", "L", "LA", "La")
-            return np.asarray(file.convert("L" if gray else "RGB"))
+        with warnings.catch_warnings():
+            # Pillow warns of a truncated directory before it raises; the error below says it once.
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+            with Image.open(path) as file:
+                if (frames := getattr(file, "n_frames", 1)) > 1:
+                    raise ValueError(f"{path} holds {frames} frames, expected one slice; save a file a slice")
+                # Old versions of Pillow open a 16-bit PNG as "I", all of them a PGM; in other formats "I" is wider.
+                if file.mode.startswith("I;16") or (file.mode == "I" and file.format in ("PNG", "PPM")):
+                    return np.asarray(file).astype(np.uint16)
+                if file.mode in ("I", "F"):
+                    kind = "floating-point" if file.mode == "F" else "signed or 32-bit"
+                    raise ValueError(f"{path} holds {kind} pixels, expected 8 or 16 bits; save it with one of these")
+                file.info.pop("transparency", None)
+                gray = file.mode in ("1", "L", "LA", "La")
+                return np.asarray(file.convert("L" if gray else "RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's words for a broken file
         if isinstance(error, FileNotFoundError):
             raise

@@ -11,7 +11,8 @@ class ImageMaskFolder(SliceDataset):
 
     With several classes the masks lie in `masks/0/<name>.*`, `masks/1/<name>.*`, one folder a class. Items are
     `Sample`s sorted by name: image (C, H, W) float32 in [0, 1], gray (C = 1) or colour (C = 3), mask (K, H, W), patient
-    the file's name without its extension, slice 0.
+    the file's name without its extension, slice 0. So each image counts as a patient of its own: where several are of
+    one patient, draw the split by patient and give the `names` of each part.
 
     Args:
         root: the folder that holds `images` and `masks`; any extension that Pillow reads.
@@ -28,10 +29,11 @@ class ImageMaskFolder(SliceDataset):
     ) -> None:
         root = Path(root).expanduser()
         super().__init__(root, _index(root), names, cache_dir)
-        for files, shape in zip(self.files, self.shapes, strict=True):
-            if shape[0] != self.shapes[0][0]:
+        channels = [shape[0] for shape in self.shapes]
+        for files, number in zip(self.files, channels, strict=True):
+            if number != channels[0]:
                 raise ValueError(
-                    f"{files.image} has {shape[0]} channels and {self.files[0].image.name} {self.shapes[0][0]}; "
+                    f"{files.image} has {number} channels and {self.files[0].image.name} {channels[0]}; "
                     "convert all images to gray or all to colour"
                 )
 
@@ -52,10 +54,12 @@ def _index(root: Path) -> list[SliceFiles]:
 
 
 def _class_folders(masks: Path) -> list[Path]:
-    folders = sorted(path.name for path in masks.iterdir() if path.is_dir()) if masks.is_dir() else []
+    inside = sorted(masks.iterdir()) if masks.is_dir() else []
+    folders = [path.name for path in inside if path.is_dir() and not path.name.startswith(".")]
     expected = [str(number) for number in range(len(folders))]
-    if sorted(folders, key=lambda name: (len(name), name)) != expected:
-        raise FileNotFoundError(f"{masks} holds the folders {', '.join(folders)}; expected 0, 1, ... one a class")
+    if set(folders) != set(expected):
+        found = ", ".join(folders)
+        raise FileNotFoundError(f"{masks} holds the folders {found}; expected 0, 1, ... one a class: rename them")
     return [masks / name for name in expected] or [masks]
 
 
@@ -74,4 +78,4 @@ def _by_name(folder: Path) -> dict[str, Path]:
             if path.stem in paths:
                 raise ValueError(f"{path} and {paths[path.stem].name} share a name; rename one with its mask")
             paths[path.stem] = path
-    return paths
+    return dict(sorted(paths.items()))

@@ -44,7 +44,7 @@ class LGGSegmentation(SliceDataset):
 
 def lgg_root() -> Path:
     """Where the LGG data is looked for: the folder that BRAINSEG_LGG names, else ~/.cache/brainseg/lgg."""
-    return Path(os.environ.get("BRAINSEG_LGG", "~/.cache/brainseg/lgg")).expanduser()
+    return Path(os.environ.get("BRAINSEG_LGG") or "~/.cache/brainseg/lgg").expanduser()
 
 
 def _index(root: Path) -> list[SliceFiles]:
@@ -52,16 +52,16 @@ def _index(root: Path) -> list[SliceFiles]:
         raise FileNotFoundError(f"there is no folder {root}; give the one that holds the patients' folders")
     slices = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        names = {path.name for path in folder.iterdir()}
-        images = [match for name in names if (match := IMAGE.fullmatch(name))]
-        for match in images:
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        masks = {name for name in names if name.endswith("_mask.tif")}
+        for match in filter(None, map(IMAGE.fullmatch, names)):
             mask = f"{match.string.removesuffix('.tif')}_mask.tif"
-            if mask not in names:
+            if mask not in masks:
                 raise FileNotFoundError(f"{folder / match.string} has no mask; expected {mask} beside it")
-            names.remove(mask)
+            masks.remove(mask)
             slices.append(SliceFiles(folder.name, int(match["slice"]), folder / match.string, (folder / mask,)))
-        if alone := sorted(name for name in names if name.endswith("_mask.tif")):
-            raise FileNotFoundError(f"{folder / alone[0]} is a mask without its slice; copy the slice again")
+        if masks:
+            raise FileNotFoundError(f"{folder / min(masks)} is a mask without its slice; copy the slice again")
     if not slices:
         raise FileNotFoundError(f"{root} holds no patients: {_where(root)}")
     slices.sort(key=lambda files: (files.patient, files.slice))

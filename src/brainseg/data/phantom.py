@@ -1,6 +1,5 @@
 """Synthetic brain slices with lesions, for demos and tests where no real ones are at hand."""
 
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from brainseg.data.split import split_patients, write_split
 
 # Brightness of what a slice shows, in the order of the LGG data's channels: pre-contrast, FLAIR, post-contrast.
 SCALP = (0.75, 0.45, 0.80)
@@ -115,12 +116,12 @@ def _blur(image: Tensor) -> Tensor:
 
 
 def write_phantoms(root: str | Path, *, patients: int, slices: int, size: int = 256, seed: int = 0) -> None:
-    """Writes phantoms as patients in Kaggle's layout, with a split.json: one in four validates.
+    """Writes phantoms as patients in Kaggle's layout, with a split.json: a quarter validates.
 
     Args:
         root: folder of the data, made if absent.
         patients: how many, at least 2; their institutions take turns.
-        slices: how many each has; the middle third has a lesion.
+        slices: how many each has; the middle third has a lesion, at least one or two slices.
         size: height and width in pixels.
         seed: of all of them.
 
@@ -133,17 +134,15 @@ def write_phantoms(root: str | Path, *, patients: int, slices: int, size: int = 
         raise ImportError('writing phantoms needs Pillow: pip install "brainseg-torch[data]"') from error
     if patients < 2:
         raise ValueError(f"one patient trains and another validates; expected at least 2 patients, got {patients}")
-    root = Path(root)
+    root = Path(root).expanduser()
     institutions = ("CS", "DU", "FG", "HT")
     names = [f"TCGA_{institutions[i % 4]}_{i + 1:04}_20000101" for i in range(patients)]
     for i, name in enumerate(names):
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(1, slices + 1):
-            lesion = slices <= 3 * number - 1 < 2 * slices
+            lesion = abs(number - (slices + 1) / 2) <= max(slices / 6, 0.5)
             image, mask = phantom((seed * patients + i) * slices + number, size=size, lesion=lesion)
             for pixels, suffix in ((image.permute(1, 2, 0), ""), (mask[0], "_mask")):
                 array = (pixels * 255).round().numpy().astype(np.uint8)
                 Image.fromarray(array).save(root / name / f"{name}_{number}{suffix}.tif")
-    validation = names[::-4][::-1]
-    split = {"train": [name for name in names if name not in validation], "validation": validation}
-    (root / "split.json").write_text(json.dumps(split, indent=1) + "\n")
+    write_split(split_patients(names, validation=0.25, seed=seed), root / "split.json")

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import overload
 
@@ -41,12 +42,14 @@ def split_patients(
 ) -> Split | list[Split]:
     """Splits by patient, each institution in proportion.
 
-    In every part the number of patients of an institution is its share, rounded up or down.
+    In every part (with folds: in the test part and in each fold) the number of patients of an institution is its share,
+    rounded up or down.
 
     Args:
         patients: their names, each once.
-        validation: share of the patients to validate on; with `folds` each fold has one in `folds` of those left.
-        test: share of the patients to keep for the end.
+        validation: share of the patients to validate on, at least one if above 0; not used with `folds`, where it is
+            one in `folds` of those outside the test part.
+        test: share of the patients to keep for the end, at least one if above 0.
         seed: of the draw.
         folds: None for one split; k for k splits in which each patient outside the test part validates once.
 
@@ -57,32 +60,80 @@ def split_patients(
         ValueError: shares that leave nobody to train on, fewer patients than folds, or a patient given twice.
     """
     names = sorted(patients)
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"patient {twice!r} is given twice; give each once")
+    if twice := [name for name, following in pairwise(names) if name == following]:
+        raise ValueError(f"patient {twice[0]!r} is given twice; give each once")
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ValueError(f"validation={validation} and test={test} must be shares whose sum is below 1")
     rng = np.random.default_rng(seed)
-    # By institution, in random order within each, so that every k-th name takes each institution in proportion.
-    order = sorted(rng.permutation(names).tolist(), key=institution)
-    chosen = _every(order, round(test * len(order)), rng)
-    rest = [name for name in order if name not in chosen]
-    if folds is None:
-        parts = [_every(rest, round(validation * len(order)), rng)]
-    elif 2 <= folds <= len(rest):
-        parts = [set(rest[first::folds]) for first in range(folds)]
-    else:
-        raise ValueError(f"folds={folds} must lie between 2 and the {len(rest)} patients to train on")
-    splits = [{"train": sorted(set(rest) - part), "validation": sorted(part), "test": sorted(chosen)} for part in parts]
-    if not all(split["train"] for split in splits):
-        raise ValueError(f"{len(names)} patients leave nobody to train on; give more or smaller shares")
-    return splits[0] if folds is None else splits
+    held = _count(test, names)
+    left = len(names) - held
+    if folds is not None:
+        if not 2 <= folds <= left:
+            raise ValueError(f"folds={folds} must lie between 2 and the {left} patients outside the test part")
+        tested, *parts = _deal(names, [held, *((left + i) // folds for i in range(folds))], rng)
+        return [_split(names, part, tested) for part in parts]
+    validating = _count(validation, names)
+    if validating >= left:
+        raise ValueError(f"of {len(names)} patients none is left to train on; give more of them or smaller shares")
+    tested, part, _ = _deal(names, [held, validating, left - validating], rng)
+    return _split(names, part, tested)
 
 
-def _every(names: Sequence[str], count: int, rng: np.random.Generator) -> set[str]:
-    """So many names at equal distances, from a random start."""
-    start = rng.random()
-    return {names[math.floor((i + start) * len(names) / count)] for i in range(count)}
+def _count(share: float, names: Sequence[str]) -> int:
+    return max(1, round(share * len(names))) if share > 0 else 0
+
+
+def _split(names: Sequence[str], validation: set[str], test: set[str]) -> Split:
+    return {"train": sorted(set(names) - validation - test), "validation": sorted(validation), "test": sorted(test)}
+
+
+def _deal(names: Sequence[str], counts: Sequence[int], rng: np.random.Generator) -> list[set[str]]:
+    """Deals names into parts of these sizes, each institution in proportion."""
+    groups: dict[str, list[str]] = {}
+    for name in rng.permutation(names).tolist():
+        groups.setdefault(institution(name), []).append(name)
+    parts: list[set[str]] = [set() for _ in counts]
+    for group, quota in zip(
+        groups.values(), _quotas([len(group) for group in groups.values()], counts, rng), strict=True
+    ):
+        for part, end, number in zip(parts, accumulate(quota), quota, strict=True):
+            part.update(group[end - number : end])
+    return parts
+
+
+def _quotas(sizes: Sequence[int], counts: Sequence[int], rng: np.random.Generator) -> list[list[int]]:
+    """How many of each group go to each part: the share rounded up or down, so that rows and columns add up.
+
+    Such a rounding exists (the shares themselves are a flow from groups to parts); augmenting paths find it.
+    """
+    shares = [[divmod(size * count, sum(counts)) for count in counts] for size in sizes]
+    quotas = [[share[0] for share in row] for row in shares]
+    spare = [count - sum(column) for count, column in zip(counts, zip(*quotas, strict=True), strict=True)]
+    # The parts where a group may round up, in an order that lets it do so about as often as its remainder says.
+    wishes = [
+        sorted((p for p, (_, rest) in enumerate(row) if rest), key=lambda p: rng.exponential() / row[p][1])
+        for row in shares
+    ]
+    up: list[list[int]] = [[] for _ in counts]  # the groups that round up in each part
+
+    def round_up(group: int, tried: set[int]) -> bool:
+        for part in wishes[group]:
+            if part in tried or group in up[part]:
+                continue
+            tried.add(part)
+            if len(up[part]) < spare[part]:
+                up[part].append(group)
+                return True
+            for other in up[part]:
+                if round_up(other, tried):
+                    up[part][up[part].index(other)] = group
+                    return True
+        return False
+
+    for group in rng.permutation(len(sizes)).tolist():
+        for _ in range(sizes[group] - sum(quotas[group])):
+            round_up(group, set())
+    return [[low + up[part].count(group) for part, low in enumerate(row)] for group, row in enumerate(quotas)]
 
 
 def split_slices_leaking(slices: int, *, validation: float = 0.2, seed: int) -> tuple[list[int], list[int]]:
@@ -97,7 +148,12 @@ def split_slices_leaking(slices: int, *, validation: float = 0.2, seed: int) -> 
 
     Returns:
         indices to train and to validate on, sorted, for `torch.utils.data.Subset`.
+
+    Raises:
+        ValueError: a share outside [0, 1].
     """
+    if not 0 <= validation <= 1:
+        raise ValueError(f"validation={validation} must be a share between 0 and 1")
     order = np.random.default_rng(seed).permutation(slices).tolist()
     count = math.ceil(validation * slices)
     return sorted(order[count:]), sorted(order[:count])
@@ -130,7 +186,7 @@ def read_split(path: str | Path) -> Split:
 
 def write_split(split: Split, path: str | Path) -> None:
     """Writes a split for `read_split`, in one move."""
-    path = Path(path)
+    path = Path(path).expanduser()
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(split, indent=1) + "\n")
     partial.replace(path)

@@ -6,6 +6,7 @@ Lightning takes seconds to import, so its users are loaded when first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from brainseg._torchvision import make_importable
 from brainseg.training.config import TrainConfig, read_config, shipped_configs, write_config
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from brainseg.training.evaluation import Evaluation, evaluate
     from brainseg.training.fit import resume, train
     from brainseg.training.task import SegmentationTask
+
+make_importable()
 
 _LAZY = {
     "Evaluation": "evaluation",
@@ -40,9 +43,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from brainseg._torchvision import make_importable
-
-    make_importable()
     try:
         return getattr(import_module(f"brainseg.training.{_LAZY[name]}"), name)
     except ModuleNotFoundError as error:

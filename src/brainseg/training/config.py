@@ -165,7 +165,7 @@ def read_config(path: Path) -> TrainConfig:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TrainConfig)
     try:
-        return to_config(parser.instantiate_classes(parser.parse_path(path)))
+        return to_config(parser.instantiate(parser.parse_path(path)))
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"{path} is no configuration of a run: {' '.join(str(error).split())}") from error
 

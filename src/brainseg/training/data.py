@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_collate
 
@@ -59,7 +60,13 @@ class SliceDataModule(LightningDataModule):
     def _loader(self, dataset: SliceDataset, **arguments: Any) -> DataLoader[Sample]:
         workers = self.config.workers
         return DataLoader(
-            dataset, num_workers=workers, persistent_workers=workers > 0, collate_fn=self.collate, **arguments
+            dataset,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=self.collate,
+            # Loaders seed their workers from torch's own state by default, and a resumed run makes other loaders.
+            generator=torch.Generator(),
+            **arguments,
         )
 
 

@@ -5,9 +5,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.rank_zero import _get_rank
+import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 
 from brainseg.data import Split, read_split, write_split
 from brainseg.training.config import TrainConfig, read_config, write_config
@@ -32,8 +33,7 @@ def train(config: TrainConfig, folder: str | Path) -> None:
     """
     folder = Path(folder)
     split = find_split(config.data, seed=config.seed)
-    if _is_first_process() and (folder / "config.yaml").exists():
-        raise FileExistsError(f"{folder} holds a run already; go on with --resume {folder}, or give another folder")
+    _check_free(folder)
     _fit(config, split, folder, checkpoint=None)
 
 
@@ -52,7 +52,15 @@ def resume(folder: str | Path) -> None:
         raise FileNotFoundError(f"{folder} holds no run; expected the folder that brainseg train wrote")
     config = read_config(folder / "config.yaml")
     checkpoint = folder / "last.ckpt"
+    if checkpoint.is_file() and _has_stopped(checkpoint):
+        return
     _fit(config, read_split(folder / "split.json"), folder, checkpoint if checkpoint.is_file() else None)
+
+
+def _has_stopped(checkpoint: Path) -> bool:
+    """Whether early stopping has ended the run: Lightning would train another epoch."""
+    callbacks = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
+    return any(state.get("stopped_epoch") for state in callbacks.values())
 
 
 def _fit(config: TrainConfig, split: Split, folder: Path, checkpoint: Path | None) -> None:
@@ -66,6 +74,13 @@ def _fit(config: TrainConfig, split: Split, folder: Path, checkpoint: Path | Non
         write_split(split, folder / "split.json")
         write_config(config, folder / "config.yaml")
     trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+
+
+IGNORED = (
+    ".*does not have many workers.*",  # slices come from memory
+    ".*LeafSpec.*deprecated",  # Lightning calls an old name
+    ".*Grad strides do not match bucket view strides.*",  # depthwise kernels, too small to matter
+)
 
 
 class EpochProgressBar(TQDMProgressBar):
@@ -99,13 +114,14 @@ def create_trainer(config: TrainConfig, folder: Path) -> Trainer:
     )
 
 
-def _is_first_process() -> bool:
-    """Whether this process makes the folder: the others of a run are started when it is there."""
-    return _get_rank() in (None, 0)
+@rank_zero_only  # the other processes are started when the first has made the folder
+def _check_free(folder: Path) -> None:
+    if (folder / "config.yaml").exists():
+        raise FileExistsError(f"{folder} holds a run already; go on with --resume {folder}, or give another folder")
 
 
 def _quieten() -> None:
-    """Leaves out what a user can do nothing about: slices come from memory, and Lightning calls an old pytree name."""
+    """Leaves out warnings that a user can do nothing about."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*LeafSpec.*deprecated"):
+    for message in IGNORED:
         warnings.filterwarnings("ignore", message)

@@ -39,8 +39,9 @@ class RunFolder(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
-        values = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "dice"}
-        row = {"epoch": trainer.current_epoch + 1, "lr": self.lr, **dict(sorted(values.items()))}
+        logged = sorted(trainer.callback_metrics.items())
+        values = {name: value.item() for name, value in logged if name.startswith(("train_", "val_"))}
+        row = {"epoch": trainer.current_epoch + 1, "lr": self.lr, **values}
         self.rows.append(row)
         if trainer.is_global_zero:
             write_rows(self.rows, self.folder / "metrics.csv")

@@ -9,7 +9,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
-from torchmetrics import MetricCollection
 
 from brainseg import losses
 from brainseg.models import SegmentationModel, create_model
@@ -58,29 +57,32 @@ class SegmentationTask(LightningModule):
             generator = torch.Generator(self.device).manual_seed(self._seed(self.global_step))
             images, target = self.augmentation(images, target, generator=generator)
         logits = self(images)
-        loss, parts = self._loss(logits, target)
+        loss, parts = self.compute_loss(logits, target)
         scores = self.train_scores(logits if isinstance(logits, Tensor) else logits[0], target)
         self._log("train_loss", loss, parts, len(images))
-        self.log("dice", scores["train_dice_batch"], prog_bar=True, logger=False, batch_size=len(images))
+        # Shown as they are: a mean over processes would be asked for by the first one alone, which has the bar.
+        self.log_dict({"loss": loss, "dice": scores["train_dice_batch"]}, prog_bar=True, batch_size=len(images))
+        self.log_dict(dict(self.train_scores), on_step=False, on_epoch=True)
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self._log_scores(self.train_scores)
-        # Stepped here and not by Lightning, which does so after checkpoints of the epoch are written.
+        # Here and not by Lightning, which does so after checkpoints of the epoch are written.
+        self.step_schedule(val_loss=self.trainer.callback_metrics["val_loss"].item())
+
+    def step_schedule(self, *, val_loss: float) -> None:
+        """Sets the learning rate of the next epoch."""
         if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(self.trainer.callback_metrics["val_loss"].item())
+            self.schedule.step(val_loss)
         else:
             self.schedule.step()
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         images, target = batch["image"], batch["mask"]
         logits = self(images)
-        loss, parts = self._loss(logits, target)
+        loss, parts = self.compute_loss(logits, target)
         self._log("val_loss", loss, parts, len(images))
         self.val_scores.update(logits, target, group=batch["patient"], slice_index=batch["slice"])
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores(self.val_scores)
+        self.log_dict(dict(self.val_scores), on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Optimizer:
         self.optimizer = _create_optimizer(self.run.optimizer, self.model)
@@ -98,7 +100,8 @@ class SegmentationTask(LightningModule):
         if state := self.__dict__.pop("_schedule_state", None):
             self.schedule.load_state_dict(state)
 
-    def _loss(self, logits: Tensor | list[Tensor], target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def compute_loss(self, logits: Tensor | list[Tensor], target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss and its parts, which are empty for a loss without any."""
         if (parts := getattr(self.loss, "parts", None)) is not None:
             in_parts: tuple[Tensor, Mapping[str, Tensor]] = parts(logits, target)
             return in_parts
@@ -107,12 +110,7 @@ class SegmentationTask(LightningModule):
     def _log(self, name: str, loss: Tensor, parts: Mapping[str, Tensor], batch_size: int) -> None:
         values = {name: loss, **{f"{name}_{part}": value for part, value in parts.items()}}
         for key, value in values.items():
-            shown = key == "train_loss"
-            self.log(key, value, on_step=False, on_epoch=True, prog_bar=shown, sync_dist=True, batch_size=batch_size)
-
-    def _log_scores(self, scores: MetricCollection) -> None:
-        self.log_dict(scores.compute())
-        scores.reset()
+            self.log(key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=batch_size)
 
     def _seed(self, number: int) -> int:
         rank = self.trainer.global_rank

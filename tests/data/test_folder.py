@@ -1,0 +1,227 @@
+"""Images and masks in two folders, of any format and number of classes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from brainseg.data import ImageMaskFolder
+
+RNG = np.random.default_rng(0)
+GRAY = RNG.integers(0, 256, (33, 40), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (33, 40, 3), dtype=np.uint8)
+WIDE = RNG.integers(0, 65536, (33, 40), dtype=np.uint16)
+MASK = RNG.integers(0, 2, (33, 40), dtype=np.uint8)
+
+Load = Callable[..., ImageMaskFolder]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def load(root: Path, tmp_path: Path) -> Load:
+    return lambda *names: ImageMaskFolder(root, *names, cache_dir=tmp_path / "cache")
+
+
+def write(path: Path, pixels: NDArray[Any] | Image.Image = GRAY) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(path)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "tiff", "bmp", "pgm", "PNG"])
+def test_any_format_of_pillow_is_read(root: Path, load: Load, extension: str) -> None:
+    write(root / "images" / f"a.{extension}", GRAY)
+    write(root / "masks" / "a.png", 255 * MASK)
+    (sample,) = load()
+    assert torch.equal(sample["image"], torch.from_numpy(GRAY.astype(np.float32))[None] / 255)
+    assert torch.equal(sample["mask"], torch.from_numpy(MASK.astype(np.float32))[None])
+    assert (sample["patient"], sample["slice"]) == ("a", 0)
+
+
+def test_lossy_formats_are_read_as_pillow_reads_them(root: Path, load: Load) -> None:
+    write(root / "images" / "a.jpg", COLOUR)
+    write(root / "masks" / "a.png", 255 * MASK)
+    with Image.open(root / "images" / "a.jpg") as image:
+        expected = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
+    assert torch.equal(load()[0]["image"], torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (GRAY, GRAY[None] / 255),
+        (COLOUR, COLOUR.transpose(2, 0, 1) / 255),
+        (WIDE, WIDE[None] / 65535),
+        (np.concatenate([COLOUR, GRAY[..., None]], axis=-1), COLOUR.transpose(2, 0, 1) / 255),
+        (Image.fromarray(GRAY).convert("P"), np.stack([GRAY / 255] * 3)),
+    ],
+    ids=["gray", "RGB", "16 bits", "RGBA", "palette"],
+)
+def test_values_of_every_storage_lie_between_0_and_1(
+    root: Path, load: Load, pixels: NDArray[Any] | Image.Image, expected: NDArray[Any]
+) -> None:
+    write(root / "images" / "a.png", pixels)
+    write(root / "masks" / "a.png", MASK)
+    image = load()[0]["image"]
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image, torch.from_numpy(expected).float(), rtol=1e-6, atol=0)
+
+
+def test_eight_and_sixteen_bits_may_alternate(root: Path, load: Load) -> None:
+    # Odd numbers of bytes before the wide ones, which lie at even places.
+    sides = {"a": (33, 39), "b": (32, 32), "c": (31, 31), "d": (5, 7)}
+    images = {name: RNG.integers(0, 256 if name in "ac" else 65536, side) for name, side in sides.items()}
+    for name, image in images.items():
+        write(root / "images" / f"{name}.png", image.astype(np.uint8 if name in "ac" else np.uint16))
+        write(root / "masks" / f"{name}.png", np.zeros(image.shape, np.uint8))
+    for sample in load():
+        expected = images[sample["patient"]] / (255 if sample["patient"] in "ac" else 65535)
+        np.testing.assert_allclose(sample["image"][0].numpy(), expected, rtol=1e-6)
+
+
+def test_one_folder_a_class_gives_one_channel_a_class(root: Path, load: Load) -> None:
+    masks = RNG.integers(0, 2, (11, 33, 40), dtype=np.uint8)
+    write(root / "images" / "a.png", COLOUR)
+    for k, mask in enumerate(masks):
+        write(root / "masks" / str(k) / ("a.png" if k % 2 else "a.tif"), 255 * mask)
+    data = load()
+    assert data.num_classes == 11
+    assert torch.equal(data[0]["mask"], torch.from_numpy(masks).float())
+
+
+def test_items_are_sorted_by_name_without_extension(root: Path, load: Load) -> None:
+    for name in ("b", "a-1", "a"):
+        write(root / "images" / f"{name}.png")
+        write(root / "masks" / f"{name}.png", MASK)
+    data = load()
+    assert [sample["patient"] for sample in data] == data.patients == ["a", "a-1", "b"]
+
+
+def test_names_choose_a_part(root: Path, load: Load) -> None:
+    for name in "abc":
+        write(root / "images" / f"{name}.png")
+        write(root / "masks" / f"{name}.png", MASK)
+    assert [sample["patient"] for sample in load(["c", "a"])] == ["a", "c"]
+    with pytest.raises(ValueError, match=r"holds no patient 'd' \(1 of 2 wanted are unknown\)"):
+        load(["a", "d"])
+    assert len(load([])) == 0
+
+
+def test_what_lies_beside_the_images_is_no_problem(root: Path, load: Load) -> None:
+    for folder in ("images", "masks/0", "masks/1"):
+        write(root / folder / "a.png", MASK)
+        (root / folder / "Thumbs.db").write_bytes(b"\0")
+        (root / folder / "._a.png").write_bytes(b"\0")
+        (root / folder / "labels.csv").write_text("")
+    (root / "masks" / ".ipynb_checkpoints").mkdir()
+    (root / "README.md").write_text("")
+    assert len(load()) == 1
+
+
+def missing(root: Path) -> None:
+    (root / "masks" / "b.png").unlink()
+
+
+def extra(root: Path) -> None:
+    (root / "images" / "b.png").unlink()
+
+
+def doubled_image(root: Path) -> None:
+    write(root / "images" / "b.tif", COLOUR)
+
+
+def doubled_mask(root: Path) -> None:
+    write(root / "masks" / "b.tif", MASK)
+
+
+def gray(root: Path) -> None:
+    write(root / "images" / "b.png", GRAY)
+
+
+def other_size(root: Path) -> None:
+    write(root / "masks" / "b.png", MASK[:32])
+
+
+def other_values(root: Path) -> None:
+    write(root / "masks" / "b.png", GRAY)
+
+
+def broken(root: Path) -> None:
+    (root / "images" / "b.png").write_bytes((root / "images" / "b.png").read_bytes()[:500])
+
+
+def one_class_lacks_a_mask(root: Path) -> None:
+    for k in "01":
+        write(root / "masks" / k / "a.png", MASK)
+    write(root / "masks" / "0" / "b.png", MASK)
+
+
+def named_classes(root: Path) -> None:
+    for name in ("oedema", "tumour"):
+        (root / "masks" / name).mkdir()
+
+
+def classes_from_one(root: Path) -> None:
+    for name in "12":
+        (root / "masks" / name).mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (missing, FileNotFoundError, r"images/b\.png has no mask; expected .*masks/b\.\* \(any image format\)"),
+        (extra, FileNotFoundError, r"masks/b\.png is a mask without an image; expected images/b\.\*"),
+        (doubled_image, ValueError, r"images/b\.tif and b\.png share a name; rename one with its mask"),
+        (doubled_mask, ValueError, r"masks/b\.tif and b\.png share a name; rename one with its mask"),
+        (gray, ValueError, r"b\.png has 1 channels and a\.png 3; convert all images to gray or all to colour"),
+        (other_size, ValueError, r"masks/b\.png is 32x40 pixels and its image b\.png 33x40; export both at one size"),
+        (other_values, ValueError, r"masks/b\.png holds the values .*, expected 0 and 255"),
+        (broken, ValueError, r"images/b\.png is truncated or no image that Pillow reads"),
+        (one_class_lacks_a_mask, FileNotFoundError, r"images/b\.png has no mask; expected .*masks/1/b\.\*"),
+        (
+            named_classes,
+            FileNotFoundError,
+            r"masks holds the folders oedema, tumour; expected 0, 1, ... one a class: rename",
+        ),
+        (classes_from_one, FileNotFoundError, r"masks holds the folders 1, 2; expected 0, 1, ... one a class"),
+    ],
+)
+def test_bad_data_is_named(
+    root: Path, load: Load, damage: Callable[[Path], None], error: type[Exception], message: str
+) -> None:
+    for name in "ab":
+        write(root / "images" / f"{name}.png", COLOUR)
+        write(root / "masks" / f"{name}.png", MASK)
+    damage(root)
+    with pytest.raises(error, match=message):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ([], r"there is no folder .*data/images; expected images/<name>"),
+        (["masks"], r"there is no folder .*data/images; expected images/<name>"),
+        (["images"], r"data/images holds no images; expected images/<name>"),
+        (["images", "masks"], r"data/images holds no images; expected images/<name>"),
+    ],
+)
+def test_incomplete_folders_are_named(root: Path, load: Load, folders: list[str], message: str) -> None:
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=message):
+        load()
+
+
+def test_images_without_a_folder_of_masks_are_named(root: Path, load: Load) -> None:
+    write(root / "images" / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*data/masks; expected"):
+        load()

@@ -1,0 +1,55 @@
+"""Configurations: written and read back, and those that ship are the published ones."""
+
+from pathlib import Path
+
+import pytest
+
+from brainseg.training import TrainConfig, read_config, shipped_configs, write_config
+from brainseg.training.config import CONFIGS, DataConfig, LossConfig, ModelConfig, ScheduleConfig
+
+
+def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    config = TrainConfig(
+        model=ModelConfig(name="unext_small", arguments={"drop": 0.1}, deep_supervision=True),
+        data=DataConfig(root="here", image_size=(128, 96)),
+        loss=LossConfig(name="DiceLoss", arguments={"smooth": 2.0}),
+        schedule=ScheduleConfig(name="multistep", milestones=[3, 5]),
+        patience=4,
+        devices="auto",
+    )
+    write_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_configurations_are_the_first_of_the_published_ones(name: str) -> None:
+    config = read_config(CONFIGS / f"{name}.yaml")
+    assert (config.model.name, config.model.deep_supervision, config.epochs) == ("unext", False, 20)
+    assert (config.data.batch_size, config.data.augmentation, config.data.input) == (8, "course", name)
+    assert (config.loss.name, config.loss.arguments, config.monitor) == ("BCEDiceLoss", {}, "val_iou_batch")
+    assert (config.optimizer.name, config.optimizer.lr, config.optimizer.weight_decay) == ("Adam", 1e-4, 1e-4)
+    assert (config.schedule.name, config.schedule.minimum_lr) == ("cosine", 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: many", "epochs"),
+        ("epoch: 3", "epoch"),
+        ("data: {batch_size: [1]}", "batch_size"),
+        ("optimizer: {name: Adagrad}", "Adagrad"),
+        ("epochs: [", "config.yaml"),
+        ("\x00", "config.yaml"),
+    ],
+)
+def test_what_is_no_configuration_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no configuration .*nowhere.yaml"):
+        read_config(tmp_path / "nowhere.yaml")

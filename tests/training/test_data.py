@@ -1,0 +1,65 @@
+"""Batches of a run: the same order for the same seed and epoch, and each validation slice once on all processes."""
+
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainseg.data import read_split
+from brainseg.training.config import DataConfig
+from brainseg.training.data import EvenBatches, SliceDataModule
+from brainseg.training.datasets import find_split
+
+
+@given(count=st.integers(1, 60), batch_size=st.integers(1, 9), world=st.integers(1, 7))
+def test_processes_share_every_index_once_in_equally_many_batches(count: int, batch_size: int, world: int) -> None:
+    if count < world:
+        with pytest.raises(ValueError, match="cannot be shared"):
+            EvenBatches(count, batch_size, world=world, rank=0)
+        return
+    shares = [list(EvenBatches(count, batch_size, world=world, rank=rank)) for rank in range(world)]
+    assert sorted(chain.from_iterable(chain.from_iterable(shares))) == list(range(count))
+    assert len({len(share) for share in shares}) == 1
+    assert min(len(batch) for share in shares for batch in share) >= 1
+    assert max(len(batch) for share in shares for batch in share) <= batch_size + 1
+
+
+def module(config: DataConfig, seed: int = 0) -> SliceDataModule:
+    return SliceDataModule(config, find_split(config, seed=seed), seed=seed)
+
+
+def order(data: SliceDataModule, epoch: int) -> list[tuple[str, int]]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    return [key for batch in loader for key in zip(batch["patient"], batch["slice"].tolist(), strict=True)]
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(data: DataConfig) -> None:
+    first = order(module(data), epoch=1)
+    assert order(module(data), epoch=1) == first
+    assert order(module(data), epoch=2) != first
+    assert order(module(data, seed=1), epoch=1) != first
+    assert len(first) == len(set(first)) == 44  # 45 slices in whole batches of 4
+
+
+def test_reading_processes_change_nothing(data: DataConfig) -> None:
+    assert order(module(replace(data, workers=2)), epoch=0) == order(module(data), epoch=0)
+
+
+def test_slices_are_resized_and_masks_stay_masks(data: DataConfig) -> None:
+    batch = next(iter(module(replace(data, image_size=(32, 48))).val_dataloader()))
+    assert batch["image"].shape == (4, 3, 32, 48)
+    assert batch["mask"].shape == (4, 1, 32, 48)
+    assert set(batch["mask"].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_the_split_is_the_data_sets_own_unless_one_is_named(data: DataConfig) -> None:
+    own = find_split(data, seed=5)
+    assert own == read_split(f"{data.root}/split.json")
+
+
+def test_a_batch_larger_than_the_data_is_refused(data: DataConfig) -> None:
+    with pytest.raises(ValueError, match=r"a batch of 64 is more than the 45 slices"):
+        module(replace(data, batch_size=64))

@@ -1,0 +1,87 @@
+"""Predictions of files: masks of the files' size, overlays, and an error that names the file that does not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brainseg.data import phantom
+from brainseg.models import UNeXt
+from brainseg.training.prediction import open_run, predict
+
+
+def write(path: Path, shape: tuple[int, ...], seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_masks_are_those_of_the_predictor_and_as_large_as_the_image(run: Path, tmp_path: Path) -> None:
+    image, _ = phantom(3, size=77, lesion=True)
+    pixels = (image.permute(1, 2, 0) * 255).round().byte()
+    Image.fromarray(pixels.numpy()).save(tmp_path / "slice.png")
+    assert predict(run, [tmp_path / "slice.png"], tmp_path / "out") == 1
+    with Image.open(tmp_path / "out" / "slice_mask.png") as file:
+        mask = np.asarray(file)
+    predictor, _ = open_run(run)
+    expected = predictor(pixels.permute(2, 0, 1) / 255)[0].numpy()
+    assert expected.any()
+    np.testing.assert_array_equal(mask, expected * 255)
+    with Image.open(tmp_path / "out" / "slice_overlay.png") as overlay:
+        assert max(overlay.size) == 512
+
+
+def test_folders_are_searched_and_their_masks_left_out(run: Path, tmp_path: Path) -> None:
+    for name in ("a/x_1.tif", "a/x_1_mask.tif", "b/x_1.png"):
+        write(tmp_path / "in" / name, (40, 33, 3))
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    assert predict(run, [tmp_path / "in"], tmp_path / "out") == 2
+    assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")} == {
+        f"{folder}/x_1_{kind}.png" for folder in "ab" for kind in ("mask", "overlay")
+    }
+
+
+def test_weights_of_several_classes_and_one_channel(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    UNeXt(1, 2, channels=(8, 16, 24, 32, 64)).save_pretrained(tmp_path / "weights")
+    image = write(tmp_path / "gray.png", (32, 50))
+    predict(tmp_path / "weights", [image], tmp_path / "out")
+    for number in range(2):
+        with Image.open(tmp_path / "out" / f"gray_mask_{number}.png") as mask:
+            assert mask.size == (50, 32)
+
+
+def test_a_file_that_does_not_fit_is_named(run: Path, tmp_path: Path) -> None:
+    gray = write(tmp_path / "gray.png", (64, 64))
+    with pytest.raises(ValueError, match=r"gray.png: .*3 channels"):
+        predict(run, [gray], tmp_path / "out")
+    small = write(tmp_path / "small.png", (20, 64, 3))
+    with pytest.raises(ValueError, match=r"small.png: .*at least 32"):
+        predict(run, [small], tmp_path / "out")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="broken.png is truncated or no image"):
+        predict(run, [broken], tmp_path / "out")
+
+
+def test_names_that_would_collide_are_an_error(run: Path, tmp_path: Path) -> None:
+    first, second = (write(tmp_path / folder / "x.png", (32, 32, 3)) for folder in "ab")
+    with pytest.raises(ValueError, match="would share the name x"):
+        predict(run, [first, second], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("given", "message"), [("nowhere", "no file or folder"), ("empty", "holds no images")])
+def test_missing_images_are_an_error(run: Path, tmp_path: Path, given: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=message):
+        predict(run, [tmp_path / given], tmp_path / "out")
+
+
+def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
+    image = write(tmp_path / "x.png", (32, 32, 3))
+    with pytest.raises(FileNotFoundError, match="holds no run and no weights"):
+        predict(tmp_path, [image], tmp_path / "out")
