@@ -33,20 +33,28 @@ def _stop(message: str) -> NoReturn:
 
 
 def _parser() -> "ArgumentParser":
+    import yaml  # type: ignore[import-untyped]
     from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
     from brainseg.training.config import CONFIGS, TrainConfig, shipped_configs
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
-            _stop(f"{message}; {self.prog} --help shows what there is")
+            _stop(f"{message}; {self.prog.replace(' [options]', '')} --help shows what there is")
 
     class NamedConfig(ActionConfigFile):
         """A YAML file, or the name of a configuration that comes with the package."""
 
         def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
             shipped = values in shipped_configs() and not Path(values).is_file()
-            super().__call__(parser, cfg, str(CONFIGS / f"{values}.yaml") if shipped else values, option_string)  # type: ignore[no-untyped-call]
+            path = CONFIGS / f"{values}.yaml" if shipped else Path(values)
+            if not path.is_file():
+                _stop(f"there is no configuration {values}; give a YAML file, or {' or '.join(shipped_configs())}")
+            try:
+                yaml.safe_load(path.read_text())
+            except (ValueError, yaml.YAMLError) as error:
+                _stop(f"{values} is no YAML: {error}")
+            super().__call__(parser, cfg, str(path), option_string)  # type: ignore[no-untyped-call]
 
     parser = Parser(prog="brainseg", description="Segmentation of tumours on brain MRI slices.")
     commands = parser.add_subcommands(metavar="COMMAND")

@@ -65,7 +65,7 @@ def test_logits_come_back_at_the_size_of_the_image() -> None:
         (np.zeros((1, 64, 64, 3), np.uint8), "is no image"),
         (torch.zeros(64, 64), r"expected a tensor \(C, H, W\)"),
         (torch.zeros(3, 64, 64, dtype=torch.uint8), "torch.uint8"),
-        (torch.zeros(1, 64, 64), "1 channels"),
+        (torch.zeros(1, 64, 64), "images of 3 channels"),
     ],
 )
 def test_what_is_no_image_is_an_error(image: object, message: str) -> None:

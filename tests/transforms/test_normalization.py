@@ -39,7 +39,7 @@ def test_half_precision_rounds_the_result_alone() -> None:
 
 
 def test_images_of_another_number_of_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"built for 3 channels, got images of shape \(2, 1, 8, 8\); give mean and"):
+    with pytest.raises(ValueError, match=r"built for 3 channels, got images of shape \(2, 1, 8, 8\); give images of 3"):
         Normalize(**IMAGENET)(torch.rand(2, 1, 8, 8))
 
 

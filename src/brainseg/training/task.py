@@ -62,7 +62,7 @@ class SegmentationTask(LightningModule):
         self._log("train_loss", loss, parts, len(images))
         # Shown as they are: a mean over processes would be asked for by the first one alone, which has the bar.
         self.log_dict({"loss": loss, "dice": scores["train_dice_batch"]}, prog_bar=True, batch_size=len(images))
-        self.log_dict(dict(self.train_scores), on_step=False, on_epoch=True)
+        self.log_dict(dict(self.train_scores.items()), on_step=False, on_epoch=True)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -82,7 +82,7 @@ class SegmentationTask(LightningModule):
         loss, parts = self.compute_loss(logits, target)
         self._log("val_loss", loss, parts, len(images))
         self.val_scores.update(logits, target, group=batch["patient"], slice_index=batch["slice"])
-        self.log_dict(dict(self.val_scores), on_step=False, on_epoch=True)
+        self.log_dict(dict(self.val_scores.items()), on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Optimizer:
         self.optimizer = _create_optimizer(self.run.optimizer, self.model)

@@ -33,8 +33,8 @@ class Normalize(Transform):
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
         if images.shape[1] != len(self.mean):
             raise ValueError(
-                f"Normalize was built for {len(self.mean)} channels, got images of shape {tuple(images.shape)}; "
-                f"give mean and std of {images.shape[1]} numbers, or select channels first"
+                f"Normalize was built for {len(self.mean)} channels, got images of shape {tuple(images.shape)}; give "
+                f"images of {len(self.mean)} channels, or build it with mean and std of {images.shape[1]} numbers"
             )
         wide = widen(images)
         return ((wide - _channels(self.mean, wide)) / _channels(self.std, wide)).to(images.dtype), masks
