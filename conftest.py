@@ -20,6 +20,7 @@ def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("BRAINSEG_LGG", str(folder / "lgg"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield
 
 

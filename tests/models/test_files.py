@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import tests.torchvision_operators  # noqa: F401
+from brainseg._torchvision import make_importable
 from brainseg.inference import optimize
 from brainseg.models import SegmentationModel, UNeXt, create_model, load_weights
 from brainseg.models.files import adapt_input_channels
@@ -262,6 +262,7 @@ def test_arguments_that_shapes_do_not_show_are_compared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("old", "new"), [(3, 1), (3, 2), (3, 4), (3, 5), (3, 7)])
 def test_kernels_are_adapted_by_the_rule_of_timm(old: int, new: int) -> None:
+    make_importable()
     from timm.models import adapt_input_conv
 
     weight = torch.rand(2, old, 3, 3)

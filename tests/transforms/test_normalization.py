@@ -1,9 +1,10 @@
 """Values against a pencil; channels in the order asked for; arguments that make no sense are refused."""
 
+import numpy as np
 import pytest
 import torch
 
-from brainseg.transforms import Compose, Normalize, Rescale, SelectChannels
+from brainseg.transforms import Compose, ForegroundZScore, Normalize, Rescale, SelectChannels
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -90,3 +91,32 @@ def test_a_channel_that_is_not_there_is_refused() -> None:
 def test_channels_must_be_numbers_from_0(channels: object) -> None:
     with pytest.raises(ValueError, match="channels must be a list of one or more numbers from 0, got"):
         SelectChannels(channels)
+
+
+def test_foreground_is_standardised_channel_by_channel() -> None:
+    images = torch.rand(3, 2, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    result = ForegroundZScore(fraction=0.3)(images)
+    for image, standardised in zip(images.flatten(0, 1).numpy(), result.flatten(0, 1).numpy(), strict=True):
+        inside = image > 0.3 * image.max()
+        expected = (image - image[inside].mean()) / image[inside].std()
+        np.testing.assert_allclose(standardised, expected, rtol=1e-10)
+
+
+def test_brightness_of_the_scan_has_no_influence_on_its_z_scores() -> None:
+    image = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(ForegroundZScore()(image / 7), ForegroundZScore()(image), atol=1e-4, rtol=1e-4)
+
+
+def test_images_without_contrast_have_finite_z_scores() -> None:
+    images = torch.stack([torch.zeros(1, 8, 8), torch.full((1, 8, 8), 0.5)]).requires_grad_()
+    result = ForegroundZScore()(images)
+    torch.testing.assert_close(result, torch.zeros(2, 1, 8, 8))
+    result.square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, "half", True])
+def test_a_fraction_outside_its_range_is_refused(fraction: object) -> None:
+    with pytest.raises(ValueError, match=r"fraction must lie in \[0, 1\)"):
+        ForegroundZScore(fraction)  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ class DataConfig:
     split: str | None = None
     batch_size: int = 8
     image_size: tuple[int, int] | None = None
-    input: str = "course_fixed"
+    input: str = "foreground_z_score"
     augmentation: Literal["course", "none"] = "course"
     workers: int = 0
     cache_dir: str | None = None

@@ -183,8 +183,9 @@ def _cases(rows: list[PatientScore], areas: list[int], dataset: SliceDataset, pr
         slices = [i for i, files in enumerate(dataset.files) if files.patient == row.patient]
         largest = max(slices, key=areas.__getitem__)
         sample = dataset[largest]
-        # Of the three sequences of the LGG data FLAIR shows tumour best.
+        # Of the three sequences of the LGG data FLAIR shows tumour best; some are too dark to see.
         image = sample["image"][1] if len(sample["image"]) == 3 else sample["image"]
+        image = image / image.quantile(0.995).clamp(min=1e-3)
         title = f"{name}: {row.patient}, slice {sample['slice']}\nDice of the patient {row.dice:.3f}"
         cases.append(ShownCase(title, image, sample["mask"].amax(0), predictor(sample["image"]).any(0)))
     return cases

@@ -2,12 +2,13 @@
 
 from difflib import get_close_matches
 
-from brainseg.transforms import Compose, Normalize, SelectChannels, Transform
+from brainseg.transforms import Compose, ForegroundZScore, Normalize, SelectChannels, Transform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INPUTS: dict[str, Transform | None] = {
+    "foreground_z_score": ForegroundZScore(),
     "none": None,
     # As the published experiments read it: blue, green, red, and divided by 255 a second time after normalisation.
     "course": Compose([SelectChannels((2, 1, 0)), Normalize(IMAGENET_MEAN, [255 * std for std in IMAGENET_STD])]),

@@ -2,12 +2,13 @@
 
 from brainseg.transforms.base import Compose, Transform
 from brainseg.transforms.geometry import RandomFlip, RandomRotate90, RandomTranspose, Resize
-from brainseg.transforms.normalization import Normalize, Rescale, SelectChannels
+from brainseg.transforms.normalization import ForegroundZScore, Normalize, Rescale, SelectChannels
 from brainseg.transforms.presets import course_augmentation
 from brainseg.transforms.registry import create_transform
 
 __all__ = [
     "Compose",
+    "ForegroundZScore",
     "Normalize",
     "RandomFlip",
     "RandomRotate90",

@@ -63,6 +63,36 @@ class Rescale(Transform):
         return ((widen(images) - low) * scale + new_low).to(images.dtype), masks
 
 
+class ForegroundZScore(Transform):
+    """Subtracts the mean and divides by the standard deviation of each image's own foreground, channel by channel.
+
+    MRI has no unit: what is bright in one scan is dark in another. A channel that is zero everywhere stays so; where
+    the foreground has one value only, its deviation counts as 1.
+
+    Args:
+        fraction: the foreground of a channel is what lies above this fraction of its maximum.
+
+    >>> image = torch.tensor([0.0, 0.0, 0.4, 0.6, 0.8]).view(1, 1, 1, 5)
+    >>> ForegroundZScore()(image).flatten()
+    tensor([-3.6742, -3.6742, -1.2247,  0.0000,  1.2247])
+    """
+
+    def __init__(self, fraction: float = 0.1) -> None:
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+            raise ValueError(f"fraction must lie in [0, 1), got {fraction!r}")
+        super().__init__(fraction=fraction)
+        self.fraction = float(fraction)
+
+    def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
+        wide = widen(images)
+        foreground = wide > self.fraction * wide.amax((2, 3), keepdim=True)
+        count = foreground.sum((2, 3), keepdim=True).clamp(min=1)
+        mean = (wide * foreground).sum((2, 3), keepdim=True) / count
+        centered = wide - mean
+        variance = (centered * foreground).square().sum((2, 3), keepdim=True) / count
+        return (centered / torch.where(variance > 0, variance, 1).sqrt()).to(images.dtype), masks
+
+
 class SelectChannels(Transform):
     """Takes channels of the images, in the order given.
 
