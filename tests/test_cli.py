@@ -82,6 +82,7 @@ WRONG = [
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--data.input", "curse"], "did you mean course"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--data.split", "none.json"], "there is no split"),
     (["train", "--resume", "nowhere"], "holds no run"),
+    (["train", "--resume", "nowhere", "--epochs", "3"], "leave the other options out"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--precision", "7"], "precision"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--strategy", "dpp"], "strategy"),
     (["evaluate", "nowhere"], "holds no run"),

@@ -14,8 +14,8 @@ def main() -> None:
     """Entry point of the command."""
     try:
         parser = _parser()
-        options = parser.parse_args()
-        COMMANDS[options.subcommand](parser, options[options.subcommand])
+        options = parser.instantiate(parser.parse_args())
+        COMMANDS[options.subcommand](options[options.subcommand])
     except ImportError as error:
         message = str(error) if "pip install" in str(error) else f"brainseg needs {error.name}: {INSTALL}"
         raise SystemExit(message) from error
@@ -96,42 +96,44 @@ def _parser() -> "ArgumentParser":
     return parser
 
 
-def _demo(_: "ArgumentParser", options: "Namespace") -> None:
+def _demo(options: "Namespace") -> None:
     from brainseg.training.demo import demo
 
     demo(options.output)
 
 
-def _train(parser: "ArgumentParser", options: "Namespace") -> None:
-    from brainseg.training import resume, train  # makes Lightning importable
+def _train(options: "Namespace") -> None:
+    from brainseg.training import TrainConfig, resume, train  # makes Lightning importable
     from brainseg.training.config import to_config
     from lightning.pytorch.utilities import rank_zero_only  # isort: skip
 
+    config = to_config(options)
     if options.resume is not None:
+        if config != TrainConfig() or options.run is not None:
+            raise ValueError("--resume takes everything from the run's own config.yaml; leave the other options out")
         resume(options.resume)
         folder = options.resume
     else:
-        config = to_config(parser.instantiate(options))
         folder = options.run or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         train(config, folder)
     rank_zero_only(_say)(f"The run: {folder.resolve()}. Next: brainseg evaluate {folder}")
 
 
-def _evaluate(_: "ArgumentParser", options: "Namespace") -> None:
+def _evaluate(options: "Namespace") -> None:
     from brainseg.training import evaluate
 
     evaluation = evaluate(options.run, part=options.part, split=options.split, root=options.root, output=options.output)
     evaluation.show()
 
 
-def _predict(_: "ArgumentParser", options: "Namespace") -> None:
+def _predict(options: "Namespace") -> None:
     from brainseg.training.prediction import predict
 
     count = predict(options.model, options.images, options.output, threshold=options.threshold)
     _say(f"Masks and overlays of {count} images: {options.output.resolve()}")
 
 
-def _models(_: "ArgumentParser", options: "Namespace") -> None:
+def _models(options: "Namespace") -> None:
     import torch
     from rich.console import Console
     from rich.table import Table
@@ -156,7 +158,7 @@ def _say(text: str) -> None:
     Console().print(text, soft_wrap=True, highlight=False)
 
 
-COMMANDS: dict[str, Callable[["ArgumentParser", "Namespace"], None]] = {
+COMMANDS: dict[str, Callable[["Namespace"], None]] = {
     "demo": _demo,
     "train": _train,
     "evaluate": _evaluate,

@@ -54,9 +54,12 @@ def test_slices_are_counted(evaluation: Evaluation) -> None:
 
 
 def test_institutions_have_their_own_rows(evaluation: Evaluation) -> None:
-    scores = evaluation.by_institution()
-    assert sum(map(len, scores.values())) == 3
-    assert set(scores) == {row.patient.split("_")[1] for row in evaluation.patients}
+    rows = evaluation.institutions()
+    assert sum(row["patients"] for row in rows) == 3
+    assert {row["institution"] for row in rows} == {row.patient.split("_")[1] for row in evaluation.patients}
+    for row in rows:
+        scores = [patient.dice for patient in evaluation.patients if patient.institution == row["institution"]]
+        assert (row["mean"], row["worst"]) == (pytest.approx(np.mean(scores)), min(scores))
 
 
 def test_files_hold_what_was_found(evaluation: Evaluation, run: Path) -> None:

@@ -130,14 +130,17 @@ def write_phantoms(root: str | Path, *, patients: int, slices: int, size: int = 
     """
     try:
         from PIL import Image
+        from rich.console import Console
+        from rich.progress import track
     except ImportError as error:
-        raise ImportError('writing phantoms needs Pillow: pip install "brainseg-torch[data]"') from error
+        raise ImportError(f'writing phantoms needs {error.name}: pip install "brainseg-torch[data]"') from error
     if patients < 2:
         raise ValueError(f"one patient trains and another validates; expected at least 2 patients, got {patients}")
     root = Path(root).expanduser()
     institutions = ("CS", "DU", "FG", "HT")
     names = [f"TCGA_{institutions[i % 4]}_{i + 1:04}_20000101" for i in range(patients)]
-    for i, name in enumerate(names):
+    console = Console(stderr=True)
+    for i, name in enumerate(track(names, "Drawing phantoms", console=console, transient=True)):
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(1, slices + 1):
             lesion = abs(number - (slices + 1) / 2) <= max(slices / 6, 0.5)

@@ -26,12 +26,10 @@ def demo(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARK).touch()
-    console = Console()
-    with console.status("Drawing phantoms"):
-        write_phantoms(folder / "data", patients=12, slices=12)
+    write_phantoms(folder / "data", patients=12, slices=12)
     data = DataConfig(root=str(folder / "data"), cache_dir=str(folder / "cache"))
     train(TrainConfig(data=data, epochs=10), folder / "run")
     evaluation = evaluate(folder / "run")
     evaluation.show()
     picture = evaluation.folder / "cases.png"
-    console.print(f"True outlines in green, found ones in red: {picture.resolve()}", soft_wrap=True, highlight=False)
+    Console().print(f"True outlines in green, found ones in red: {picture.resolve()}", soft_wrap=True, highlight=False)

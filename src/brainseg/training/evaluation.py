@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import track
@@ -50,7 +50,7 @@ class Evaluation(NamedTuple):
     Attributes:
         patients: a row each, sorted by name.
         summary: mean of the patients with its 95 % interval (patients resampled), median, pooled, by slice and batch.
-        folder: of patients.csv, summary.json and cases.png.
+        folder: of patients.csv, institutions.csv, summary.json and cases.png.
     """
 
     patients: list[PatientScore]
@@ -65,8 +65,8 @@ class Evaluation(NamedTuple):
             table.add_row(row.patient, str(row.slices), str(row.tumour_slices), f"{row.dice:.3f}", f"{row.iou:.3f}")
         console.print(table)
         table = Table("institution", "patients", "mean Dice", "worst", title="By institution")
-        for name, scores in self.by_institution().items():
-            table.add_row(name, str(len(scores)), f"{fmean(scores):.3f}", f"{min(scores):.3f}")
+        for group in self.institutions():
+            table.add_row(group["institution"], str(group["patients"]), f"{group['mean']:.3f}", f"{group['worst']:.3f}")
         console.print(table)
         table = Table("score", "value", title="Overall")
         for name, value in self.summary.items():
@@ -74,13 +74,16 @@ class Evaluation(NamedTuple):
         console.print(table)
         console.print(f"Tables and the picture of cases: {self.folder.resolve()}", soft_wrap=True, highlight=False)
 
-    def by_institution(self) -> dict[str, list[float]]:
-        """The Dice scores of each institution's patients."""
+    def institutions(self) -> list[dict[str, Any]]:
+        """For each institution its name, and of the Dice scores of its patients the number, mean and worst."""
         scores = defaultdict(list)
         for row in self.patients:
             if not math.isnan(row.dice):
                 scores[row.institution].append(row.dice)
-        return dict(sorted(scores.items()))
+        return [
+            {"institution": name, "patients": len(values), "mean": fmean(values), "worst": min(values)}
+            for name, values in sorted(scores.items())
+        ]
 
 
 def evaluate(
@@ -100,7 +103,7 @@ def evaluate(
         part: "train", "validation" or "test".
         split: other JSON file of patients.
         root: folder of the data; None for that of the run.
-        output: folder for patients.csv, summary.json and cases.png; None for `evaluation/<part>` in the run.
+        output: folder for the tables and the picture; None for `evaluation/<part>` in the run.
 
     Raises:
         FileNotFoundError: no run, no best weights yet, or no data.
@@ -120,6 +123,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(rows, _summary(scores, rows, data.batch_size), folder)
     write_rows([row._asdict() for row in rows], folder / "patients.csv")
+    write_rows(evaluation.institutions(), folder / "institutions.csv")
     (folder / "summary.json").write_text(json.dumps(evaluation.summary, indent=2) + "\n")
     draw_cases(_cases(rows, areas, dataset, predictor)).savefig(folder / "cases.png", dpi=120)
     return evaluation
