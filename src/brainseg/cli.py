@@ -35,6 +35,7 @@ def _stop(message: str) -> NoReturn:
 def _parser() -> "ArgumentParser":
     import yaml  # type: ignore[import-untyped]
     from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
+    from jsonargparse.typing import PositiveInt
 
     from brainseg.training.config import CONFIGS, TrainConfig, shipped_configs
 
@@ -65,7 +66,9 @@ def _parser() -> "ArgumentParser":
 
     train = Parser(description="Train a network; the run's folder gets all that is needed to evaluate or resume it.")
     train.add_argument(
-        "--config", action=NamedConfig, help=f"YAML file, or one of {', '.join(shipped_configs())}; options go before"
+        "--config",
+        action=NamedConfig,
+        help=f"YAML file, or one of {', '.join(shipped_configs())}; options after it override it",
     )
     train.add_argument("--run", type=Path, help="folder of the run (default: runs/<time>)")
     train.add_argument("--resume", type=Path, help="folder of a run to go on with, by its own configuration")
@@ -91,7 +94,7 @@ def _parser() -> "ArgumentParser":
 
     models = Parser(description="List the networks with their parameters and operations.")
     models.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
-    models.add_argument("--size", type=int, default=256, help="side of the image in pixels for the operations")
+    models.add_argument("--size", type=PositiveInt, default=256, help="side of the image in pixels for the operations")
     commands.add_subcommand("models", models, help="list the networks")
     return parser
 
@@ -155,7 +158,7 @@ def _models(options: "Namespace") -> None:
 def _say(text: str) -> None:
     from rich.console import Console
 
-    Console().print(text, soft_wrap=True, highlight=False)
+    Console(markup=False).print(text, soft_wrap=True, highlight=False)
 
 
 COMMANDS: dict[str, Callable[["Namespace"], None]] = {

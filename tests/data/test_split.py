@@ -172,7 +172,6 @@ def test_parts_that_a_file_leaves_out_are_empty(tmp_path: Path) -> None:
         ("\x80", r"split\.json is no JSON .*; expected"),
         (["a", "b"], r"split\.json is no split; expected"),
         ({"train": ["a"], "val": ["b"]}, r"split\.json is no split; expected"),
-        ({"validation": ["b"]}, r"split\.json is no split; expected"),
         ({"train": []}, r"split\.json is no split; expected"),
         ({"train": "a"}, r"split\.json is no split; expected"),
         ({"train": ["a"], "test": {"b": 1}}, r"split\.json is no split; expected"),

@@ -29,6 +29,12 @@ def test_images_are_normalised_as_the_weights_expect(tmp_path: Path) -> None:
     torch.testing.assert_close(predictor.logits(image), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_images_of_other_precisions_are_taken(dtype: torch.dtype) -> None:
+    predictor, images = Predictor(network(), device="cpu"), torch.rand(1, 3, 32, 32).to(dtype)
+    assert torch.equal(predictor.logits(images), predictor.logits(images.float()))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_an_array_is_read_as_the_tensor_of_its_values(dtype: str) -> None:
     predictor = Predictor(network(num_classes=2), device="cpu")

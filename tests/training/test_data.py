@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from brainseg.data import read_split
 from brainseg.training.config import DataConfig
@@ -62,4 +65,20 @@ def test_the_split_is_the_data_sets_own_unless_one_is_named(data: DataConfig) ->
 
 def test_a_batch_larger_than_the_data_is_refused(data: DataConfig) -> None:
     with pytest.raises(ValueError, match=r"a batch of 64 is more than the 45 slices"):
-        module(replace(data, batch_size=64))
+        module(replace(data, batch_size=64)).train_dataloader()
+
+
+def test_images_of_several_sizes_or_channels_are_refused(tmp_path: Path) -> None:
+    config = DataConfig(root=str(tmp_path), format="folder", cache_dir=str(tmp_path / "cache"))
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name, side in (("a", 32), ("b", 32), ("c", 40)):
+            Image.fromarray(np.zeros((32, side), np.uint8)).save(tmp_path / folder / f"{name}.png")
+    split = {"train": ["a", "b"], "validation": ["c"], "test": []}
+    with pytest.raises(ValueError, match=r"32x32 pixels and some 32x40; give data.image_size"):
+        SliceDataModule(config, split, seed=0)
+    SliceDataModule(replace(config, image_size=(32, 32)), split, seed=0)
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "images" / "c.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "masks" / "c.png")
+    with pytest.raises(ValueError, match=r"c.png has 3 channels|1 channels and some 3"):
+        SliceDataModule(config, split, seed=0)

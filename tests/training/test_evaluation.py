@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from brainseg.data import LGGSegmentation, read_split
-from brainseg.models import SegmentationModel
-from brainseg.training import Evaluation, evaluate
+from brainseg.data import LGGSegmentation, read_split, write_split
+from brainseg.models import SegmentationModel, UNeXt
+from brainseg.training import Evaluation, TrainConfig, evaluate, write_config
 from brainseg.training.config import DataConfig
 from brainseg.transforms import create_transform
 
@@ -94,6 +94,41 @@ def test_other_patients_and_folders_can_be_given(run: Path, data: DataConfig, tm
     result = evaluate(run, part="test", split=tmp_path / "split.json", root=data.root, output=output)
     assert [row.patient for row in result.patients] == patients
     assert (output / "cases.png").is_file()
+
+
+def test_other_patients_need_a_folder_of_their_own(run: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs an output folder of its own"):
+        evaluate(run, split=run / "split.json")
+
+
+def test_several_classes_sizes_and_empty_masks(tmp_path: Path) -> None:
+    """Ten images; class 1 is in one of them, which is empty of class 0; the last is empty of both."""
+    data = DataConfig(root=str(tmp_path / "data"), format="folder", cache_dir=str(tmp_path / "cache"), batch_size=4)
+    for folder in ("images", "masks/0", "masks/1"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for i in range(10):
+        side = 32 if i % 2 else 40
+        masks = np.zeros((2, 32, side), np.uint8)
+        masks[1 if i == 0 else 0, 10:20, 10:20] = 0 if i == 9 else 255
+        Image.fromarray(masks[0] // 2).save(tmp_path / "data" / "images" / f"{i}.png")
+        for number, mask in enumerate(masks):
+            Image.fromarray(mask).save(tmp_path / "data" / "masks" / str(number) / f"{i}.png")
+    run = tmp_path / "run"
+    run.mkdir()
+    write_config(TrainConfig(data=data), run / "config.yaml")
+    write_split({"train": [], "validation": [str(i) for i in range(10)], "test": []}, run / "split.json")
+    network = UNeXt(1, 2, channels=(4, 6, 8, 10, 12))
+    torch.nn.init.zeros_(network.head.weight)
+    torch.nn.init.constant_(network.head.bias, -1)  # nothing is found
+    network.save_pretrained(run / "best")
+
+    result = evaluate(run)
+    assert result.summary["mean patient Dice"] == 0
+    assert result.summary["its 95 % interval, from"] <= 0 <= result.summary["its 95 % interval, to"]
+    assert result.summary["batch IoU, batches of 1"] == pytest.approx(0.55)  # (1 / 10 + 10 / 10) / 2 over the classes
+    assert [row.patient for row in result.patients if np.isnan(row.dice)] == ["9"]
+    titles = json.loads((result.folder / "summary.json").read_text())
+    assert titles["patients"] == 10
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from brainseg.models import SegmentationModel, create_model
-from brainseg.training import TrainConfig, evaluate, read_config, resume, train, write_config
+from brainseg.training import SegmentationTask, TrainConfig, evaluate, read_config, resume, train, write_config
 from brainseg.training.config import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
 
 # Runs the command, and kills itself the n-th time that a method is called.
@@ -81,7 +83,8 @@ def test_best_weights_are_those_of_the_best_epoch(run: Path) -> None:
     ("method", "times"),
     [
         ("brainseg.training.task SegmentationTask training_step", 15),  # the second epoch has just begun
-        ("lightning.pytorch Trainer save_checkpoint", 2),  # the second epoch's table and best weights are written
+        ("lightning.pytorch Trainer save_checkpoint", 2),  # the second epoch is over and not yet written
+        ("brainseg.models SegmentationModel save_pretrained", 1),  # the checkpoint is written, the best weights not
         ("brainseg.training.task SegmentationTask training_step", 3),  # nothing is complete
     ],
 )
@@ -120,15 +123,32 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     return ModelConfig(name="unext_tiny", weights=str(folder))
 
 
+class Interruption(Exception):  # noqa: N818
+    pass
+
+
+def interrupt_in_epoch(number: int) -> Any:
+    def on_train_epoch_start(task: SegmentationTask) -> None:
+        if task.current_epoch + 1 == number:
+            raise Interruption
+
+    return on_train_epoch_start
+
+
 @pytest.mark.parametrize("name", ["plateau", "multistep"])
-def test_schedules_are_resumed(config: TrainConfig, blind: ModelConfig, tmp_path: Path, name: Any) -> None:
+def test_schedules_are_resumed(
+    config: TrainConfig, blind: ModelConfig, tmp_path: Path, name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schedule = ScheduleConfig(name=name, patience=1, minimum_lr=1e-9, milestones=[1, 3])
     config = replace(
         config, model=blind, schedule=schedule, epochs=4, optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.0)
     )
     train(config, tmp_path / "straight")
-    train(replace(config, epochs=2), tmp_path / "run")
-    write_config(config, tmp_path / "run" / "config.yaml")
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "on_train_epoch_start", interrupt_in_epoch(3))
+        with pytest.raises(Interruption):
+            train(config, tmp_path / "run")
+    assert len(rows(tmp_path / "run")) == 2
     resume(tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "straight")
     rates = [float(row["lr"]) for row in rows(tmp_path / "run")]
@@ -191,7 +211,16 @@ def test_a_folder_with_a_run_is_left_alone(config: TrainConfig, straight: Path) 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"monitor": "val_dise"}, "names no validation metric"), ({"model": ModelConfig(name="une")}, "no model 'une'")],
+    [
+        ({"monitor": "val_dise"}, "names no validation metric"),
+        ({"model": ModelConfig(name="une")}, "no model 'une'"),
+        ({"model": ModelConfig("unext_tiny", {"num_classes": 2})}, "do not fit: .*target"),
+        ({"model": ModelConfig("unext_tiny", {"in_channels": 1})}, "do not fit: .*1 channels"),
+        ({"loss": LossConfig("DiceLoss", {"reduction": "none"})}, "leave reduction at mean"),
+        ({"loss": LossConfig("DiceLoss", {"smooth": "a"})}, "do not fit"),
+        ({"strategy": "dpp"}, "strategy"),
+        ({"accelerator": "abacus"}, "accelerator"),
+    ],
 )
 def test_a_configuration_that_cannot_run_leaves_no_folder(
     config: TrainConfig, tmp_path: Path, changes: dict[str, Any], message: str
@@ -204,3 +233,50 @@ def test_a_configuration_that_cannot_run_leaves_no_folder(
 def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no run"):
         resume(tmp_path)
+
+
+def test_a_changed_configuration_is_not_resumed(straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    config = read_config(run / "config.yaml")
+    write_config(replace(config, epochs=9, optimizer=replace(config.optimizer, lr=1e-4)), run / "config.yaml")
+    with pytest.raises(ValueError, match=r"differs from what the run began with in optimizer.lr, epochs; put it back"):
+        resume(run)
+    moved = replace(config, data=replace(config.data, workers=1), devices="auto")
+    write_config(moved, run / "config.yaml")
+    resume(run)
+
+
+@pytest.mark.parametrize("length", [0, 100, -100])
+def test_a_broken_checkpoint_is_named(straight: Path, tmp_path: Path, length: int) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    checkpoint = (run / "last.ckpt").read_bytes()
+    (run / "last.ckpt").write_bytes(checkpoint[:length])
+    with pytest.raises(ValueError, match=r"last.ckpt is truncated or no checkpoint"):
+        resume(run)
+
+
+def test_a_checkpoint_of_something_else_is_named(straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    torch.save({"state_dict": {}}, run / "last.ckpt")
+    with pytest.raises(ValueError, match=r"last.ckpt is no checkpoint of a run"):
+        resume(run)
+
+
+def test_lost_best_weights_are_written_again_if_they_are_the_last(config: TrainConfig, tmp_path: Path) -> None:
+    train(replace(config, epochs=1), tmp_path / "run")
+    before = (tmp_path / "run" / "best" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "best")
+    resume(tmp_path / "run")
+    assert (tmp_path / "run" / "best" / "model.safetensors").read_bytes() == before
+
+
+def test_a_full_disk_is_told(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save_checkpoint(*_: object, **__: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", save_checkpoint)
+    with pytest.raises(OSError, match=r"last.partial cannot be written: .*file write failed"):
+        train(replace(config, epochs=1), tmp_path / "run")

@@ -44,6 +44,11 @@ def test_folders_are_searched_and_their_masks_left_out(run: Path, tmp_path: Path
     }
 
 
+def test_results_beside_the_images_are_not_predicted_again(run: Path, tmp_path: Path) -> None:
+    write(tmp_path / "x_1.png", (40, 33, 3))
+    assert [predict(run, [tmp_path], tmp_path) for _ in range(2)] == [1, 1]
+
+
 def test_weights_of_several_classes_and_one_channel(tmp_path: Path) -> None:
     torch.manual_seed(0)
     UNeXt(1, 2, channels=(8, 16, 24, 32, 64)).save_pretrained(tmp_path / "weights")
@@ -56,7 +61,7 @@ def test_weights_of_several_classes_and_one_channel(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_fit_is_named(run: Path, tmp_path: Path) -> None:
     gray = write(tmp_path / "gray.png", (64, 64))
-    with pytest.raises(ValueError, match=r"gray.png: .*images of 3 channels"):
+    with pytest.raises(ValueError, match=r"gray.png: .*3 channels"):
         predict(run, [gray], tmp_path / "out")
     small = write(tmp_path / "small.png", (20, 64, 3))
     with pytest.raises(ValueError, match=r"small.png: .*at least 32"):

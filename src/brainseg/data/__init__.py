@@ -1,7 +1,7 @@
 """Slices and masks: read, split, cached, or made up."""
 
 from brainseg.data.cache import Sample, SliceDataset
-from brainseg.data.decode import read_image
+from brainseg.data.decode import read_image, to_unit_range
 from brainseg.data.folder import ImageMaskFolder
 from brainseg.data.lgg import LGGSegmentation, lgg_root
 from brainseg.data.phantom import Phantom, phantom, write_phantoms
@@ -21,6 +21,7 @@ __all__ = [
     "read_split",
     "split_patients",
     "split_slices_leaking",
+    "to_unit_range",
     "write_phantoms",
     "write_split",
 ]

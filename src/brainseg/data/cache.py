@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from brainseg.data.decode import read_image, read_mask
+from brainseg.data.decode import read_image, read_mask, to_unit_range
 
-LAYOUT = 1  # of the files in the cache; another one is another cache
+LAYOUT = 2  # of the files in the cache; another one is another cache
 
 
 class SliceFiles(NamedTuple):
@@ -75,7 +75,7 @@ class SliceDataset(Dataset[Sample]):
         self.patients = sorted(wanted)
         self.num_classes = len(every[0].masks)
         self._cache = _prepare(root, every, default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
-        entries = json.loads((self._cache / "index.json").read_text())
+        entries = json.loads((self._cache / "index.json").read_text())["entries"]
         self._entries = [entries[row] for row in self._rows]
 
     def __len__(self) -> int:
@@ -83,10 +83,8 @@ class SliceDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         files, entry = self.files[index], self._entries[index]
-        image = self._read(entry["image"])
-        scale = 255 if image.dtype == np.uint8 else 65535
         return {
-            "image": torch.from_numpy(image.astype(np.float32)).div_(scale),
+            "image": to_unit_range(self._read(entry["image"])),
             "mask": torch.from_numpy(self._read(entry["mask"]).astype(np.float32)),
             "patient": files.patient,
             "slice": files.slice,
@@ -128,11 +126,12 @@ def _prepare(root: Path, every: Sequence[SliceFiles], cache_dir: Path) -> Path:
     except ImportError as error:
         raise ImportError('caching slices needs filelock: pip install "brainseg-torch[data]"') from error
     folder = cache_dir.absolute() / _checksum(root, every)
-    if folder.is_dir():
+    if _is_sound(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
+        if not _is_sound(folder):
+            shutil.rmtree(folder, ignore_errors=True)
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a killed process
             partial.mkdir()
@@ -143,6 +142,15 @@ def _prepare(root: Path, every: Sequence[SliceFiles], cache_dir: Path) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
     return folder
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether the cache is there, and as long as it says: a copy or a full disk may have cut it."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        return bool((folder / "pixels.bin").stat().st_size == index["bytes"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _checksum(root: Path, every: Sequence[SliceFiles]) -> str:
@@ -173,4 +181,5 @@ def _build(root: Path, every: Sequence[SliceFiles], folder: Path) -> None:
                 places[name] = {"offset": file.tell(), "shape": array.shape, "dtype": array.dtype.str}
                 file.write(np.ascontiguousarray(array).tobytes())
             entries.append(places)
-    (folder / "index.json").write_text(json.dumps(entries))
+        index = {"bytes": file.tell(), "entries": entries}
+    (folder / "index.json").write_text(json.dumps(index))

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -41,6 +43,11 @@ def read_mask(path: Path, shape: tuple[int, ...], image: Path) -> NDArray[np.uin
         shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
         raise ValueError(f"{path} holds the values {shown}, expected 0 and 255 (or 0 and 1); write it as a mask")
     return (pixels > 0).astype(np.uint8)
+
+
+def to_unit_range(pixels: NDArray[Any]) -> Tensor:
+    """float32 in [0, 1] of uint8 or uint16 pixels of any shape."""
+    return torch.from_numpy(pixels.astype(np.float32)).div_(np.iinfo(pixels.dtype).max)
 
 
 def _decode(path: Path) -> NDArray[Any]:

@@ -55,6 +55,10 @@ def _index(root: Path) -> list[SliceFiles]:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         masks = {name for name in names if name.endswith("_mask.tif")}
         for match in filter(None, map(IMAGE.fullmatch, names)):
+            if match["patient"] != folder.name:
+                raise ValueError(
+                    f"{folder / match.string} lies in the folder of {folder.name}; move it to its patient's"
+                )
             mask = f"{match.string.removesuffix('.tif')}_mask.tif"
             if mask not in masks:
                 raise FileNotFoundError(f"{folder / match.string} has no mask; expected {mask} beside it")

@@ -10,6 +10,8 @@ from typing import overload
 
 import numpy as np
 
+from brainseg.data.whole import written_whole
+
 Split = dict[str, list[str]]
 
 PARTS = ("train", "validation", "test")
@@ -173,7 +175,7 @@ def read_split(path: str | Path) -> Split:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f'{path} is no JSON ({error}); expected {{"train": [...], "validation": [...]}}') from error
-    sound = isinstance(content, dict) and content.keys() <= set(PARTS) and content.get("train")
+    sound = isinstance(content, dict) and content.keys() <= set(PARTS) and any(content.values())
     if not sound or not all(isinstance(names, list) for names in content.values()):
         raise ValueError(f'{path} is no split; expected {{"train": [...], "validation": [...], "test": [...]}}')
     every = [name for names in content.values() for name in names]
@@ -186,7 +188,5 @@ def read_split(path: str | Path) -> Split:
 
 def write_split(split: Split, path: str | Path) -> None:
     """Writes a split for `read_split`, in one move."""
-    path = Path(path).expanduser()
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(split, indent=1) + "\n")
-    partial.replace(path)
+    with written_whole(Path(path).expanduser()) as partial:
+        partial.write_text(json.dumps(split, indent=1) + "\n")

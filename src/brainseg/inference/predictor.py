@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainseg.data import to_unit_range
 from brainseg.models import SegmentationModel
 from brainseg.transforms import Resize, create_transform
 
@@ -56,7 +57,7 @@ class Predictor:
         """
         size = (images.shape[-2], images.shape[-1])
         with torch.inference_mode():
-            images = images.to(self.device)
+            images = images.to(self.device, next(self.model.parameters()).dtype)
             if self.image_size is not None:
                 images = Resize(self.image_size)(images)
             logits: Tensor = self.model(images if self.normalize is None else self.normalize(images))
@@ -89,6 +90,5 @@ def _to_tensor(image: NDArray[Any]) -> Tensor:
             f"an array of {image.dtype} and shape {image.shape} is no image; give (H, W, C) or (H, W) of uint8 or "
             "uint16, or a tensor (C, H, W) in [0, 1]"
         )
-    scale = 255 if image.dtype.name == "uint8" else 65535
-    tensor = torch.from_numpy(image.astype("float32") / scale)
+    tensor = to_unit_range(image)
     return tensor[None] if tensor.dim() == 2 else tensor.permute(2, 0, 1)

@@ -31,6 +31,7 @@ def save(model: "SegmentationModel", folder: Path) -> None:
     Raises:
         ValueError: the network is no longer the one that its config builds, and could not be read back.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with torch.device("meta"):
@@ -54,7 +55,10 @@ def save(model: "SegmentationModel", folder: Path) -> None:
     # Written beside the files and moved there, so that no reader meets half of one.
     weights, configuration = (folder / f".{uuid4().hex}.{name}" for name in (WEIGHTS, CONFIG))
     try:
-        save_file(state_dict, weights, metadata={"format": "pt"})
+        try:
+            save_file(state_dict, weights, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{folder / WEIGHTS} cannot be written: {error}") from error
         configuration.write_text(text)
         weights.chmod(configuration.stat().st_mode)  # safetensors makes private files
         weights.replace(folder / WEIGHTS)

@@ -3,9 +3,12 @@
 Imports nothing heavy, so that the command line can list its options at once.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from brainseg.data.whole import written_whole
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -37,7 +40,7 @@ class DataConfig:
         split: JSON file with the patients of each part; None for split.json in the root, or where there is none a
             split of 80 to 20 per cent by the run's seed.
         batch_size: slices a step on each device.
-        image_size: height and width to which slices and masks are resized; None leaves them as they are.
+        image_size: height and width to which slices and masks are resized, such as [128, 128]; None leaves them.
         input: how channels are ordered and scaled, by name (`brainseg.training.inputs`).
         augmentation: course for flips and quarter turns, none for none.
         workers: processes that read; slices come from a memory map, so that 0 is enough for small networks.
@@ -53,6 +56,10 @@ class DataConfig:
     augmentation: Literal["course", "none"] = "course"
     workers: int = 0
     cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.batch_size >= 1, f"data.batch_size must be 1 or more, got {self.batch_size}")
+        _check(self.workers >= 0, f"data.workers must be 0 or more, got {self.workers}")
 
 
 @dataclass
@@ -86,14 +93,20 @@ class OptimizerConfig:
     momentum: float = 0.9
     nesterov: bool = False
 
+    def __post_init__(self) -> None:
+        _check(self.lr > 0, f"optimizer.lr must be above 0, got {self.lr}")
+        _check(self.weight_decay >= 0, f"optimizer.weight_decay must be 0 or more, got {self.weight_decay}")
+        _check(self.momentum > 0 or not self.nesterov, "optimizer.nesterov needs a momentum above 0")
+
 
 @dataclass
 class ScheduleConfig:
     """How the learning rate goes on, epoch by epoch.
 
     Attributes:
-        name: cosine to `minimum_lr` over all epochs; plateau multiplies by `factor` after `patience` epochs without a
-            lower validation loss, not below `minimum_lr`; multistep multiplies by `gamma` at each of `milestones`.
+        name: cosine to `minimum_lr` over all epochs; plateau multiplies by `factor` when the validation loss has not
+            fallen for longer than `patience` epochs, not below `minimum_lr`; multistep multiplies by `gamma` at each of
+            `milestones`.
         minimum_lr: of cosine and plateau.
         factor: of plateau.
         patience: of plateau, in epochs.
@@ -107,6 +120,10 @@ class ScheduleConfig:
     patience: int = 2
     milestones: list[int] = field(default_factory=lambda: [1, 2])
     gamma: float = 2 / 3
+
+    def __post_init__(self) -> None:
+        _check(0 < self.factor < 1, f"schedule.factor must lie between 0 and 1, got {self.factor}")
+        _check(self.patience >= 0, f"schedule.patience must be 0 or more, got {self.patience}")
 
 
 @dataclass
@@ -127,7 +144,7 @@ class TrainConfig:
         accelerator: Lightning's: auto, cpu, gpu.
         devices: how many on each machine, or auto.
         nodes: how many machines.
-        strategy: Lightning's: auto, ddp, fsdp.
+        strategy: Lightning's: auto, ddp.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -144,6 +161,19 @@ class TrainConfig:
     devices: int | Literal["auto"] = "auto"
     nodes: int = 1
     strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, f"epochs must be 1 or more, got {self.epochs}")
+        _check(self.patience is None or self.patience >= 1, f"patience must be 1 or more or null, got {self.patience}")
+        _check(self.devices == "auto" or self.devices >= 1, f"devices must be 1 or more or auto, got {self.devices}")
+        _check(self.nodes >= 1, f"nodes must be 1 or more, got {self.nodes}")
+        falls = self.schedule.name in ("constant", "multistep") or self.schedule.minimum_lr <= self.optimizer.lr
+        _check(falls, f"schedule.minimum_lr {self.schedule.minimum_lr} is above optimizer.lr {self.optimizer.lr}")
+
+
+def _check(right: bool, message: str) -> None:
+    if not right:
+        raise ValueError(message)
 
 
 def shipped_configs() -> list[str]:
@@ -179,13 +209,26 @@ def write_config(config: TrainConfig, path: Path) -> None:
     """Writes config.yaml for `read_config`, in one move."""
     import yaml  # type: ignore[import-untyped]
 
-    partial = path.with_suffix(".partial")
-    partial.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(yaml.safe_dump(plain(config), sort_keys=False))
 
 
-def _plain(value: Any) -> Any:
-    """Tuples as lists, for YAML."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The configuration with paths that hold wherever it is read."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    data = replace(
+        config.data,
+        root=absolute(config.data.root),
+        split=absolute(config.data.split),
+        cache_dir=absolute(config.data.cache_dir),
+    )
+    return replace(config, data=data, model=replace(config.model, weights=absolute(config.model.weights)))
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON values."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return values

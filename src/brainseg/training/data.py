@@ -1,6 +1,6 @@
 """The slices of a run, as Lightning wants them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,18 +32,17 @@ class SliceDataModule(LightningDataModule):
         self.train_set = open_part(config, split, "train")
         self.val_set = open_part(config, split, "validation")
         self.collate = Collate(config.image_size)
-        if config.batch_size > len(self.train_set):
-            raise ValueError(
-                f"a batch of {config.batch_size} is more than the {len(self.train_set)} slices to train on; "
-                "give a smaller data.batch_size"
-            )
-        if config.image_size is None:
-            _check_one_size(self.train_set)
+        _check_shapes([*self.train_set.shapes, *self.val_set.shapes], one_size=config.image_size is None)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         world, rank = self._processes()
+        if self.config.batch_size > (share := len(self.train_set) // world):
+            raise ValueError(
+                f"a batch of {self.config.batch_size} is more than the {share} slices that each of {world} processes "
+                "trains on; give a smaller data.batch_size"
+            )
         sampler: DistributedSampler[Sample] = DistributedSampler(
-            self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed, drop_last=True
+            self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed * 1_000_003, drop_last=True
         )
         return self._loader(self.train_set, batch_size=self.config.batch_size, sampler=sampler, drop_last=True)
 
@@ -122,10 +121,13 @@ class EvenBatches(Sampler[list[int]]):
         return iter(self.batches)
 
 
-def _check_one_size(dataset: SliceDataset) -> None:
-    for files, shape in zip(dataset.files, dataset.shapes, strict=True):
-        if shape != dataset.shapes[0]:
+def _check_shapes(shapes: Sequence[tuple[int, int, int]], *, one_size: bool) -> None:
+    first = shapes[0]
+    for shape in shapes:
+        if shape[0] != first[0]:
+            raise ValueError(f"some images have {first[0]} channels and some {shape[0]}; convert all to gray or colour")
+        if one_size and shape != first:
             raise ValueError(
-                f"{files.image} is {shape[1]}x{shape[2]} pixels and others {dataset.shapes[0][1]}x"
-                f"{dataset.shapes[0][2]}; give data.image_size to resize all"
+                f"some images are {first[1]}x{first[2]} pixels and some {shape[1]}x{shape[2]}; give data.image_size "
+                "to resize all"
             )

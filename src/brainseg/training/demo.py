@@ -23,8 +23,9 @@ def demo(folder: Path) -> None:
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise FileExistsError(f"{folder} holds files that are not the demo's; give another folder by --output")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    for old in ("data", "cache", "run"):
+        shutil.rmtree(folder / old, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
     write_phantoms(folder / "data", patients=12, slices=12)
     data = DataConfig(root=str(folder / "data"), cache_dir=str(folder / "cache"))
@@ -32,4 +33,6 @@ def demo(folder: Path) -> None:
     evaluation = evaluate(folder / "run")
     evaluation.show()
     picture = evaluation.folder / "cases.png"
-    Console().print(f"True outlines in green, found ones in red: {picture.resolve()}", soft_wrap=True, highlight=False)
+    Console(markup=False).print(
+        f"True outlines in green, found ones in red: {picture.resolve()}", soft_wrap=True, highlight=False
+    )

@@ -1,6 +1,5 @@
 """A run's best weights, judged by patient."""
 
-import json
 import math
 from collections import defaultdict
 from dataclasses import replace
@@ -15,12 +14,13 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
 from brainseg.data import SliceDataset, institution, read_split
+from brainseg.data.whole import written_whole
 from brainseg.inference import Predictor
-from brainseg.metrics import DiceScore, IoU, confidence_interval
+from brainseg.metrics import DiceScore, IoU
 from brainseg.training.datasets import open_part
 from brainseg.training.prediction import open_run
 from brainseg.training.scores import create_scores
-from brainseg.training.tables import write_rows
+from brainseg.training.tables import write_rows, write_values
 from brainseg.visualization import ShownCase, draw_cases
 
 
@@ -59,7 +59,7 @@ class Evaluation(NamedTuple):
 
     def show(self) -> None:
         """Prints the tables."""
-        console = Console()
+        console = Console(markup=False)
         table = Table("patient", "slices", "with tumour", "Dice", "IoU", title="By patient")
         for row in self.patients:
             table.add_row(row.patient, str(row.slices), str(row.tumour_slices), f"{row.dice:.3f}", f"{row.iou:.3f}")
@@ -103,38 +103,42 @@ def evaluate(
         part: "train", "validation" or "test".
         split: other JSON file of patients.
         root: folder of the data; None for that of the run.
-        output: folder for the tables and the picture; None for `evaluation/<part>` in the run.
+        output: folder for the tables and the picture; None for `evaluation/<part>` in the run,
+            which is kept for the run's own split and data.
 
     Raises:
         FileNotFoundError: no run, no best weights yet, or no data.
-        ValueError: a part without patients, or files that cannot be used.
+        ValueError: another split or root without an output, a part without patients, or files that cannot be used.
     """
     run = Path(run)
+    if output is None and (split is not None or root is not None):
+        raise ValueError("another split or root than the run's own needs an output folder of its own (-o)")
     predictor, config = open_run(run)
     data = config.data if root is None else replace(config.data, root=str(root))
     patients = read_split(split or run / "split.json")
     if not patients.get(part):
         raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
     dataset = open_part(data, patients, part)
-    scores, areas = _score(predictor, dataset, data.batch_size)
+    batch_size = data.batch_size if len(set(dataset.shapes)) == 1 else 1
+    scores, areas = _score(predictor, dataset, batch_size)
     rows = _rows(scores, areas, dataset)
 
     folder = Path(output) if output is not None else run / "evaluation" / part
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation = Evaluation(rows, _summary(scores, rows, data.batch_size), folder)
+    evaluation = Evaluation(rows, _summary(scores, rows, batch_size), folder)
     write_rows([row._asdict() for row in rows], folder / "patients.csv")
     write_rows(evaluation.institutions(), folder / "institutions.csv")
-    (folder / "summary.json").write_text(json.dumps(evaluation.summary, indent=2) + "\n")
-    draw_cases(_cases(rows, areas, dataset, predictor)).savefig(folder / "cases.png", dpi=120)
+    write_values(evaluation.summary, folder / "summary.json")
+    with written_whole(folder / "cases.png") as file:
+        draw_cases(_cases(rows, areas, dataset, predictor)).savefig(file, dpi=120)
     return evaluation
 
 
 def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> tuple[MetricCollection, list[int]]:
     """The scores of all slices, and the true pixels in each."""
     scores = create_scores(dataset.num_classes, threshold=predictor.threshold)
-    one_size = len(set(dataset.shapes)) == 1
     areas: list[int] = []
-    for batch in track(DataLoader(dataset, batch_size if one_size else 1), "Evaluating", transient=True):
+    for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
         scores.update(
             predictor.logits(batch["image"]).cpu(), batch["mask"], group=batch["patient"], slice_index=batch["slice"]
         )
@@ -159,8 +163,9 @@ def _rows(scores: MetricCollection, areas: list[int], dataset: SliceDataset) -> 
 
 def _summary(scores: MetricCollection, rows: list[PatientScore], batch_size: int) -> dict[str, float | int]:
     known = [row.dice for row in rows if not math.isnan(row.dice)]
-    dice = {row.patient: row.dice for row in rows}
-    interval = confidence_interval(dice) if len(known) > 1 else (math.nan, math.nan)
+    dice = scores["dice_patient"]
+    assert isinstance(dice, DiceScore)
+    interval = dice.confidence_interval() if len(known) > 1 else (math.nan, math.nan)
     value = {name: score.item() for name, score in scores.compute().items()}
     return {
         "patients": len(rows),
@@ -179,7 +184,8 @@ def _summary(scores: MetricCollection, rows: list[PatientScore], batch_size: int
 
 def _cases(rows: list[PatientScore], areas: list[int], dataset: SliceDataset, predictor: Predictor) -> list[ShownCase]:
     """The best, the median and the worst patient, each at the slice with most tumour."""
-    ranked = sorted(rows, key=lambda row: -1 if math.isnan(row.dice) else row.dice, reverse=True)
+    known = [row for row in rows if not math.isnan(row.dice)] or rows
+    ranked = sorted(known, key=lambda row: row.dice, reverse=True)
     places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
     cases = []
     for name, place in places.items():

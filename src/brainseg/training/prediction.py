@@ -1,19 +1,22 @@
 """Masks and overlays of image files."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from brainseg.data import read_image
+from brainseg.data import read_image, to_unit_range
+from brainseg.data.whole import written_whole
 from brainseg.inference import Predictor
 from brainseg.training.config import TrainConfig, read_config
 from brainseg.visualization import draw_outlines
+
+RESULT = re.compile(r"_(mask(_\d+)?|overlay)$")
 
 
 def open_run(run: Path, *, threshold: float = 0.5) -> tuple[Predictor, TrainConfig]:
@@ -26,8 +29,11 @@ def open_run(run: Path, *, threshold: float = 0.5) -> tuple[Predictor, TrainConf
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"{run} holds no run; give the folder that brainseg train wrote")
     config = read_config(run / "config.yaml")
-    if not (run / "best").is_dir():
-        raise FileNotFoundError(f"{run} has not completed an epoch; go on with brainseg train --resume {run}")
+    if not (run / "best" / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{run} has no best weights: its first epoch is not complete (brainseg train --resume {run}), or best/ "
+            "was removed (train again)"
+        )
     return Predictor.from_pretrained(run / "best", image_size=config.data.image_size, threshold=threshold), config
 
 
@@ -35,7 +41,7 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
     """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image.
 
     With several classes there is a mask for each, `<name>_mask_0.png` and so on. Images in folders keep the path that
-    they have there; what is called `*_mask` beside an image is left out.
+    they have there; masks and overlays, by the names that they get here, are left out.
 
     Args:
         model: folder of a run, or of weights that `save_pretrained` wrote.
@@ -61,8 +67,7 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
     found = _find(images)
     for target, path in track(found.items(), "Predicting", transient=True, disable=len(found) < 2):
         image = read_image(path)
-        scale = np.iinfo(image.dtype).max
-        tensor = torch.from_numpy(image.astype(np.float32) / scale)
+        tensor = to_unit_range(image)
         try:
             mask = predictor(tensor)
         except ValueError as error:
@@ -71,8 +76,10 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
         place.parent.mkdir(parents=True, exist_ok=True)
         for number, channel in enumerate(mask.numpy()):
             suffix = "_mask" if len(mask) == 1 else f"_mask_{number}"
-            Image.fromarray(channel.astype(np.uint8) * 255).save(place.with_name(f"{place.name}{suffix}.png"))
-        _overlay(tensor.numpy(), mask.any(0).numpy()).savefig(place.with_name(f"{place.name}_overlay.png"))
+            with written_whole(place.with_name(f"{place.name}{suffix}.png")) as file:
+                Image.fromarray(channel.astype(np.uint8) * 255).save(file)
+        with written_whole(place.with_name(f"{place.name}_overlay.png")) as file:
+            _overlay(tensor.numpy(), mask.any(0).numpy()).savefig(file)
     return len(found)
 
 
@@ -83,7 +90,7 @@ def _find(images: Sequence[Path]) -> dict[Path, Path]:
     for given in images:
         if given.is_dir():
             paths = sorted(path for path in given.rglob("*") if path.suffix.lower() in known)
-            paths = [path for path in paths if not path.stem.endswith("_mask")]
+            paths = [path for path in paths if not RESULT.search(path.stem)]
             if not paths:
                 raise FileNotFoundError(f"{given} holds no images; give image files, or a folder of them")
         elif given.is_file():

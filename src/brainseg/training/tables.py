@@ -1,16 +1,24 @@
-"""Tables as CSV."""
+"""Tables as CSV, values as JSON."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brainseg.data.whole import written_whole
+
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes a table as CSV, in one move; the first row names the columns."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
+    with written_whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
+
+
+def write_values(values: Mapping[str, float], path: Path) -> None:
+    """Writes named numbers as JSON, which has no NaN: null, in one move."""
+    plain = {name: None if value != value else value for name, value in values.items()}
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(plain, indent=2) + "\n")

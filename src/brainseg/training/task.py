@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 
 from brainseg import losses
 from brainseg.models import SegmentationModel, create_model
-from brainseg.training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from brainseg.training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig, plain
 from brainseg.training.inputs import create_input
 from brainseg.training.scores import create_scores
 from brainseg.transforms import course_augmentation
@@ -49,7 +49,7 @@ class SegmentationTask(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # The epoch's randomness depends on seed, epoch and process alone, so that a resumed run draws the same.
-        torch.manual_seed(self._seed(self.current_epoch))
+        torch.manual_seed(self._seed(-1 - self.current_epoch))
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         images, target = batch["image"], batch["mask"]
@@ -62,10 +62,10 @@ class SegmentationTask(LightningModule):
         self._log("train_loss", loss, parts, len(images))
         # Shown as they are: a mean over processes would be asked for by the first one alone, which has the bar.
         self.log_dict({"loss": loss, "dice": scores["train_dice_batch"]}, prog_bar=True, batch_size=len(images))
-        self.log_dict(dict(self.train_scores.items()), on_step=False, on_epoch=True)
         return loss
 
     def on_train_epoch_end(self) -> None:
+        self.log_dict(dict(self.train_scores.items()))
         # Here and not by Lightning, which does so after checkpoints of the epoch are written.
         self.step_schedule(val_loss=self.trainer.callback_metrics["val_loss"].item())
 
@@ -82,7 +82,9 @@ class SegmentationTask(LightningModule):
         loss, parts = self.compute_loss(logits, target)
         self._log("val_loss", loss, parts, len(images))
         self.val_scores.update(logits, target, group=batch["patient"], slice_index=batch["slice"])
-        self.log_dict(dict(self.val_scores.items()), on_step=False, on_epoch=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(dict(self.val_scores.items()))
 
     def configure_optimizers(self) -> Optimizer:
         self.optimizer = _create_optimizer(self.run.optimizer, self.model)
@@ -91,6 +93,7 @@ class SegmentationTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["schedule"] = self.schedule.state_dict()
+        checkpoint["config"] = plain(self.run)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._schedule_state = checkpoint["schedule"]
