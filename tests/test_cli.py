@@ -76,7 +76,7 @@ WRONG = [
     (["train", "--config", "no_such"], "no_such"),
     (["train", "--config", "broken.yaml"], "broken.yaml"),
     (["train", "--config", "unknown.yaml"], "epoks"),
-    (["train", "--data.root", "nowhere"], "there is no folder nowhere"),
+    (["train", "--data.root", "nowhere"], "nowhere; give the one that holds the patients' folders"),
     (["train", "--data.root", "."], "holds no patients"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--model.name", "unext_medium"], "did you mean"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--data.input", "curse"], "did you mean course"),

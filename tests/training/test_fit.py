@@ -75,8 +75,7 @@ def test_best_weights_are_those_of_the_best_epoch(run: Path) -> None:
     saved = json.loads((run / "best" / "metrics.json").read_text())
     assert saved["epoch"] == int(best["epoch"])
     model = SegmentationModel.from_pretrained(run / "best")
-    assert model.normalization is not None
-    assert model.normalization["name"] == "Normalize"
+    assert model.normalization == {"name": "ForegroundZScore", "arguments": {"fraction": 0.1}}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from brainseg.losses import BCEDiceLoss, DeepSupervisionLoss
 from brainseg.models import UNeXt
 from brainseg.training import SegmentationTask, TrainConfig
-from brainseg.training.config import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from brainseg.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
 
 
 def task(**changes: object) -> SegmentationTask:
@@ -78,7 +78,7 @@ def test_training_starts_from_weights(tmp_path: Path) -> None:
 
 
 def test_the_normalization_is_saved_with_the_network() -> None:
-    assert task().model.normalization == {
+    assert task(data=DataConfig(input="course_fixed")).model.normalization == {
         "name": "Normalize",
         "arguments": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     }
