@@ -115,6 +115,5 @@ if __name__ == "__main__":
     for run in map(Path, sys.argv[1:]):
         keep(run)
         shutil.copy(run / "best" / "metrics.json", RUNS / run.name / "best.json")
-    order = ["course", "course_fixed", "default"]
-    names = sorted((path.name for path in RUNS.iterdir() if path.is_dir()), key=lambda name: order.index(name))
+    names = sorted(path.name for path in RUNS.iterdir() if path.is_dir())
     (HERE / "results.md").write_text(page(names))

@@ -40,6 +40,9 @@ def _parser() -> "ArgumentParser":
     from brainseg.training.config import CONFIGS, TrainConfig, shipped_configs
 
     class Parser(ArgumentParser):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(allow_abbrev=False, **arguments)
+
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
             _stop(f"{message}; {self.prog.replace(' [options]', '')} --help shows what there is")
 

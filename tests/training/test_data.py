@@ -64,8 +64,9 @@ def test_the_split_is_the_data_sets_own_unless_one_is_named(data: DataConfig) ->
 
 
 def test_a_batch_larger_than_the_data_is_refused(data: DataConfig) -> None:
-    with pytest.raises(ValueError, match=r"a batch of 64 is more than the 45 slices"):
-        module(replace(data, batch_size=64)).train_dataloader()
+    module(replace(data, batch_size=15)).check_share(3)
+    with pytest.raises(ValueError, match=r"a batch of 16 slices is more .*: 15 for each of 3 process\(es\)"):
+        module(replace(data, batch_size=16)).check_share(3)
 
 
 def test_images_of_several_sizes_or_channels_are_refused(tmp_path: Path) -> None:

@@ -217,6 +217,7 @@ def test_a_folder_with_a_run_is_left_alone(config: TrainConfig, straight: Path) 
         ({"model": ModelConfig("unext_tiny", {"in_channels": 1})}, "do not fit: .*1 channels"),
         ({"loss": LossConfig("DiceLoss", {"reduction": "none"})}, "leave reduction at mean"),
         ({"loss": LossConfig("DiceLoss", {"smooth": "a"})}, "do not fit"),
+        ({"data": 64}, "a batch of 64 slices is more than there are"),
         ({"strategy": "dpp"}, "strategy"),
         ({"accelerator": "abacus"}, "accelerator"),
     ],
@@ -224,6 +225,8 @@ def test_a_folder_with_a_run_is_left_alone(config: TrainConfig, straight: Path) 
 def test_a_configuration_that_cannot_run_leaves_no_folder(
     config: TrainConfig, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
+    if "data" in changes:
+        changes = {"data": replace(config.data, batch_size=changes["data"])}
     with pytest.raises(ValueError, match=message):
         train(replace(config, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -36,15 +36,18 @@ class SliceDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         world, rank = self._processes()
-        if self.config.batch_size > (share := len(self.train_set) // world):
-            raise ValueError(
-                f"a batch of {self.config.batch_size} is more than the {share} slices that each of {world} processes "
-                "trains on; give a smaller data.batch_size"
-            )
         sampler: DistributedSampler[Sample] = DistributedSampler(
             self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed * 1_000_003, drop_last=True
         )
         return self._loader(self.train_set, batch_size=self.config.batch_size, sampler=sampler, drop_last=True)
+
+    def check_share(self, world: int) -> None:
+        """Raises ValueError if one of so many processes has no whole batch to train on."""
+        if self.config.batch_size > (share := len(self.train_set) // world):
+            raise ValueError(
+                f"a batch of {self.config.batch_size} slices is more than there are to train on: {share} for each of "
+                f"{world} process(es); give a smaller data.batch_size"
+            )
 
     def val_dataloader(self) -> DataLoader[Sample]:
         world, rank = self._processes()

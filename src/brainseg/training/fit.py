@@ -37,7 +37,7 @@ def train(config: TrainConfig, folder: str | Path) -> None:
     if trainer.is_global_zero and (folder / "last.ckpt").exists():
         raise FileExistsError(f"{folder} holds a run already; go on with --resume {folder}, or give another folder")
     split = find_split(config.data, seed=config.seed)
-    task, data = _prepare(config, split)
+    task, data = _prepare(config, split, trainer.world_size)
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         write_split(split, folder / "split.json")
@@ -71,7 +71,7 @@ def resume(folder: str | Path) -> None:
         state = next(state for state in checkpoint["callbacks"].values() if "rows" in state)
         if state["stopped"]:
             return
-    task, data = _prepare(config, read_split(folder / "split.json"))
+    task, data = _prepare(config, read_split(folder / "split.json"), trainer.world_size)
     trainer.fit(task, data, ckpt_path=None if checkpoint is None else path, weights_only=True)
 
 
@@ -101,11 +101,11 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     raise ValueError(f"{path} is no checkpoint of a run; the best weights are in best/")
 
 
-def _prepare(config: TrainConfig, split: Split) -> tuple[SegmentationTask, SliceDataModule]:
+def _prepare(config: TrainConfig, split: Split, world: int) -> tuple[SegmentationTask, SliceDataModule]:
     """Task and data of a run, tried on two slices, so that what does not fit is known before anything is written."""
-    _quieten()
     seed_everything(config.seed, verbose=False)
     data = SliceDataModule(config.data, split, seed=config.seed)
+    data.check_share(world)
     task = SegmentationTask(config, in_channels=data.train_set.shapes[0][0], num_classes=data.train_set.num_classes)
     batch = data.collate([data.train_set[0], data.train_set[len(data.train_set) - 1]])
     try:
@@ -135,6 +135,7 @@ class EpochProgressBar(TQDMProgressBar):
 
 def create_trainer(config: TrainConfig, folder: Path) -> Trainer:
     """Lightning's trainer with what a run needs: its folder, early stopping, a progress bar."""
+    _quieten()
     if config.monitor not in MONITORS:
         raise ValueError(f"monitor={config.monitor!r} names no validation metric; give one of {', '.join(MONITORS)}")
     mode = "min" if config.monitor == "val_loss" else "max"

@@ -92,7 +92,9 @@ def _find(images: Sequence[Path]) -> dict[Path, Path]:
             paths = sorted(path for path in given.rglob("*") if path.suffix.lower() in known)
             paths = [path for path in paths if not RESULT.search(path.stem)]
             if not paths:
-                raise FileNotFoundError(f"{given} holds no images; give image files, or a folder of them")
+                raise FileNotFoundError(
+                    f"{given} holds no images (files called *_mask and *_overlay are left out); give others"
+                )
         elif given.is_file():
             paths = [given]
         else:
