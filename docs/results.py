@@ -34,6 +34,7 @@ def keep(run: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in (run / "config.yaml", run / "metrics.csv", *evaluation.folder.iterdir()):
         shutil.copy(path, folder / path.name)
+    shutil.copy(run / "best" / "metrics.json", folder / "best.json")
     (folder / "batches.json").write_text(json.dumps(by_batch_size(run), indent=1) + "\n")
 
 
@@ -114,6 +115,5 @@ def page(runs: list[str]) -> str:
 if __name__ == "__main__":
     for run in map(Path, sys.argv[1:]):
         keep(run)
-        shutil.copy(run / "best" / "metrics.json", RUNS / run.name / "best.json")
     names = sorted(path.name for path in RUNS.iterdir() if path.is_dir())
     (HERE / "results.md").write_text(page(names))

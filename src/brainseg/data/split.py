@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-from brainseg.data.whole import written_whole
+from brainseg._whole import written_whole
 
 Split = dict[str, list[str]]
 

@@ -6,12 +6,12 @@ import math
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 import brainseg
+from brainseg._whole import written_whole
 from brainseg.models.convert import convert_state_dict, without_prefix
 
 if TYPE_CHECKING:
@@ -52,20 +52,13 @@ def save(model: "SegmentationModel", folder: Path) -> None:
     text = json.dumps(config, indent=2) + "\n"
     state_dict = {key: value.detach().contiguous() for key, value in own.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    # Written beside the files and moved there, so that no reader meets half of one.
-    weights, configuration = (folder / f".{uuid4().hex}.{name}" for name in (WEIGHTS, CONFIG))
-    try:
+    with written_whole(folder / CONFIG) as configuration, written_whole(folder / WEIGHTS) as weights:
         try:
             save_file(state_dict, weights, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"{folder / WEIGHTS} cannot be written: {error}") from error
         configuration.write_text(text)
         weights.chmod(configuration.stat().st_mode)  # safetensors makes private files
-        weights.replace(folder / WEIGHTS)
-        configuration.replace(folder / CONFIG)
-    finally:
-        weights.unlink(missing_ok=True)
-        configuration.unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

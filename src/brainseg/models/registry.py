@@ -1,10 +1,10 @@
 """Networks by name."""
 
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from brainseg._names import no_such
 from brainseg.models.base import SegmentationModel
 from brainseg.models.files import load_weights
 from brainseg.models.unext import UNeXt
@@ -42,8 +42,7 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
     [8, 16, 24, 32, 64]
     """
     if name not in _MODELS:
-        closest = get_close_matches(name, _MODELS, n=3) or list_models()
-        raise ValueError(f"there is no model {name!r}; did you mean {' or '.join(closest)}? list_models() shows all")
+        raise ValueError(f"{no_such('model', name, _MODELS)} list_models() shows all")
     network, defaults = _MODELS[name]
     arguments = {**defaults, **arguments}
     if weights is None:

@@ -1,6 +1,6 @@
 """What a run is made of: the fields of `config.yaml` and the options of `brainseg train`.
 
-Imports nothing heavy, so that the command line can list its options at once.
+Does not import Lightning, so that the command line can list its options without waiting for it.
 """
 
 import json
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from brainseg.data.whole import written_whole
+from brainseg._whole import written_whole
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
+from brainseg._whole import written_whole
 from brainseg.data import SliceDataset, institution, read_split
-from brainseg.data.whole import written_whole
 from brainseg.inference import Predictor
 from brainseg.metrics import DiceScore, IoU
 from brainseg.training.datasets import open_part

@@ -1,7 +1,6 @@
 """How images reach the network: `data.input` of a run by name."""
 
-from difflib import get_close_matches
-
+from brainseg._names import no_such
 from brainseg.transforms import Compose, ForegroundZScore, Normalize, SelectChannels, Transform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -23,6 +22,5 @@ def create_input(name: str) -> Transform | None:
         ValueError: an unknown name.
     """
     if name not in INPUTS:
-        closest = get_close_matches(name, INPUTS, n=1) or list(INPUTS)
-        raise ValueError(f"there is no input {name!r}; did you mean {' or '.join(closest)}?")
+        raise ValueError(no_such("input", name, INPUTS, most=1))
     return INPUTS[name]

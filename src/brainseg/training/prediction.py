@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from brainseg._whole import written_whole
 from brainseg.data import read_image, to_unit_range
-from brainseg.data.whole import written_whole
 from brainseg.inference import Predictor
 from brainseg.training.config import TrainConfig, read_config
 from brainseg.visualization import draw_outlines

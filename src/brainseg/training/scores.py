@@ -1,13 +1,14 @@
 """The scores that a run logs and an evaluation reports."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from torchmetrics import MetricCollection
 
 from brainseg.metrics import DiceScore, IoU
 from brainseg.metrics.rules import Aggregation
 
-AGGREGATIONS: tuple[Aggregation, ...] = ("slice", "patient", "dataset", "batch")
+AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 MONITORS = ("val_loss", *(f"val_{score}_{over}" for score in ("dice", "iou") for over in AGGREGATIONS))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainseg.data.whole import written_whole
+from brainseg._whole import written_whole
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -1,7 +1,6 @@
 """One training run as a Lightning module: network, loss, optimiser, schedule, metrics."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from brainseg import losses
+from brainseg._names import no_such
 from brainseg.models import SegmentationModel, create_model
 from brainseg.training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig, plain
 from brainseg.training.inputs import create_input
@@ -133,8 +133,7 @@ def _create_model(config: TrainConfig, **data: int) -> SegmentationModel:
 def _create_loss(config: LossConfig, *, deep_supervision: bool) -> nn.Module:
     known = [name for name in losses.__all__ if name.endswith("Loss") and name != "DeepSupervisionLoss"]
     if config.name not in known:
-        closest = get_close_matches(config.name, known, n=1) or known
-        raise ValueError(f"there is no loss {config.name!r}; did you mean {' or '.join(closest)}?")
+        raise ValueError(no_such("loss", config.name, known, most=1))
     try:
         loss: nn.Module = getattr(losses, config.name)(**config.arguments)
     except TypeError as error:

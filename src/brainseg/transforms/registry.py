@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
+from brainseg._names import no_such
 from brainseg.transforms.base import Transform
 
 
@@ -24,8 +24,7 @@ def create_transform(config: Mapping[str, Any]) -> Transform:
         raise ValueError(f'a transform is described by {{"name": ..., "arguments": {{...}}}}, got {config!r}')
     name = config["name"]
     if name not in Transform.classes:
-        closest = get_close_matches(name, Transform.classes, n=3) or sorted(Transform.classes)
-        raise ValueError(f"there is no transform {name!r}; did you mean {' or '.join(closest)}?")
+        raise ValueError(no_such("transform", name, sorted(Transform.classes)))
     transform = Transform.classes[name]
     arguments = {key: _build(value) for key, value in config["arguments"].items()}
     try:
