@@ -4,13 +4,17 @@ from brainseg.models.base import SegmentationModel
 from brainseg.models.convert import config_from_state_dict, convert_state_dict
 from brainseg.models.files import load_weights
 from brainseg.models.registry import create_model, list_models
+from brainseg.models.resunet import ResUNet
 from brainseg.models.summary import ModelSummary, summarize
+from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
 
 __all__ = [
     "ModelSummary",
+    "ResUNet",
     "SegmentationModel",
     "UNeXt",
+    "UNet",
     "config_from_state_dict",
     "convert_state_dict",
     "create_model",

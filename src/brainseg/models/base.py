@@ -28,14 +28,17 @@ class SegmentationModel(nn.Module):
 
     Shape:
         images (B, C, H, W) floating point, H and W at least 32 -> logits (B, K, H, W). With `deep_supervision` and in
-        training mode a list, finest first: (B, K, ceil(H/s), ceil(W/s)) for s = 1, 2, 4, ...
+        training mode a list, finest first: (B, K, ceil(H/s), ceil(W/s)) for s = 1, 2, 4, ..., without the strides
+        finer than that of the decoder.
     """
 
-    stride: ClassVar[int]
+    stride: int
     """Sides are padded to a multiple of it: at the bottom and right, by replication, cropped off the logits again."""
     minimum_side: ClassVar[int] = 32
-    stem: ClassVar[str]
+    stem: str
     """The convolution that reads the image, by its name in the network."""
+    decoder_stride: int = 1
+    """Stride of the last decoder box, from which the logits are upsampled bilinearly."""
 
     feature_info: list[dict[str, Any]]
     classes: ClassVar[dict[str, type["SegmentationModel"]]] = {}
@@ -60,7 +63,7 @@ class SegmentationModel(nn.Module):
         raise NotImplementedError
 
     def decode(self, features: list[Tensor]) -> Iterator[Tensor]:
-        """The output of every decoder box, coarse to fine; the last has the image's size.
+        """The output of every decoder box, coarse to fine; the last has the stride `decoder_stride`.
 
         The features are taken off the list as they are used, so that their memory is free for what follows.
         """
@@ -79,8 +82,9 @@ class SegmentationModel(nn.Module):
         boxes = len(self.auxiliary_heads)
         for level, x in enumerate(self.decode(self.encode(self._pad(images)))):
             if self.training and level < boxes:
-                coarser.append(self._logits(self.auxiliary_heads[level], x, height, width, 2 ** (boxes - level)))
-        logits = self._logits(self.head, x, height, width)
+                reduction = self.decoder_stride * 2 ** (boxes - level)
+                coarser.append(self._cropped(self.auxiliary_heads[level](x), height, width, reduction))
+        logits = self._logits(x, height, width)
         return [logits, *reversed(coarser)] if coarser else logits
 
     @overload
@@ -112,7 +116,7 @@ class SegmentationModel(nn.Module):
         if intermediates_only:
             return cropped
         *_, finest = self.decode(features)
-        return self._logits(self.head, finest, height, width), cropped
+        return self._logits(finest, height, width), cropped
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
@@ -199,9 +203,15 @@ class SegmentationModel(nn.Module):
         right = self.stride * _ceil_div(width, self.stride) - width
         return images if _is_zero(bottom, right) else F.pad(images, (0, right, 0, bottom), mode="replicate")
 
-    def _logits(self, head: nn.Module, x: Tensor, height: int, width: int, reduction: int = 1) -> Tensor:
+    def _logits(self, finest: Tensor, height: int, width: int) -> Tensor:
+        logits: Tensor = self.head(finest)
+        if self.decoder_stride > 1:  # behind the head, which has fewer channels, and gives the same numbers there
+            logits = F.interpolate(logits, scale_factor=float(self.decoder_stride), mode="bilinear")
+        return self._cropped(logits, height, width, 1)
+
+    def _cropped(self, logits: Tensor, height: int, width: int, reduction: int) -> Tensor:
         # Contiguous, since losses like to view logits as (B, K * H * W), whatever the layout inside.
-        return self._crop(head(x), height, width, reduction).contiguous()
+        return self._crop(logits, height, width, reduction).contiguous()
 
     def _crop(self, x: Tensor, height: int, width: int, reduction: int) -> Tensor:
         """The part of a map of this reduction that an image of this height and width covers."""
@@ -219,19 +229,18 @@ class SegmentationModel(nn.Module):
             nn.Conv2d(width, num_classes, kernel_size=1) for width in (coarser if deep_supervision else ())
         )
 
-    def _run(self, box: nn.Module, *inputs: Tensor) -> Tensor:
-        """One box of the network, recomputed in the backward pass if checkpointing is on."""
+    def _run(self, box: nn.Module, *inputs: Tensor) -> Any:
+        """The output of one box of the network, recomputed in the backward pass if checkpointing is on."""
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
-            output: Tensor = box(*inputs)
-            return output
+            return box(*inputs)
 
         if torch.compiler.is_compiling():  # a compiled graph updates the statistics once, whatever it recomputes
-            return checkpoint(box, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(box, *inputs, use_reentrant=False)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _FrozenStatistics(box)
 
-        return checkpoint(box, *inputs, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
+        return checkpoint(box, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 class _FrozenStatistics(AbstractContextManager[None]):
@@ -279,10 +288,11 @@ def check_count(name: str, value: Any) -> int:
     return count
 
 
-def check_counts(name: str, values: Any, number: int) -> list[int]:
-    """So many plain positive integers; ValueError for anything else."""
-    if isinstance(values, str) or not isinstance(values, Iterable) or len(counts := list(values)) != number:
-        raise ValueError(f"{name} must be {number} positive integers, got {values!r}")
+def check_counts(name: str, values: Any, number: int | None = None) -> list[int]:
+    """So many plain positive integers, or two and more; ValueError for anything else."""
+    counts = [] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    if len(counts) != number if number else len(counts) < 2:
+        raise ValueError(f"{name} must be {number or 'two or more'} positive integers, got {values!r}")
     return [check_count(f"each of {name}", count) for count in counts]
 
 

@@ -1,6 +1,6 @@
 """Official state dicts in our keys, and the arguments that their shapes tell."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -42,20 +42,46 @@ def _unext_keys() -> dict[str, str]:
     }
 
 
+def _unet_keys() -> dict[str, str]:
+    """Official key -> ours, for `UNet` of mateuszbuda/brain-segmentation-pytorch, which counts decoders from above."""
+    blocks = {f"encoder{i}.enc{i}": f"encoder.{i - 1}." for i in range(1, 5)}
+    blocks |= {f"decoder{i}.dec{i}": f"decoder.{4 - i}." for i in range(1, 5)}
+    blocks["bottleneck.bottleneck"] = "bottleneck."
+    keys = {f"conv.{part}": f"head.{part}" for part in _PAIR}
+    for i in range(1, 5):
+        keys |= {f"upconv{i}.{part}": f"up.{4 - i}.{part}" for part in _PAIR}
+    for theirs, ours in blocks.items():
+        for j in (1, 2):
+            keys[f"{theirs}conv{j}.weight"] = f"{ours}conv{j}.weight"
+            keys |= {f"{theirs}norm{j}.{part}": f"{ours}norm{j}.{part}" for part in _BATCH_NORM}
+    return keys
+
+
 def _unext_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    widths = ("encoder1", "encoder2", "encoder3", "patch_embed3.proj", "patch_embed4.proj")
-    convs = [state_dict[f"{name}.weight"] for name in widths]
-    if any(conv.dim() != 4 for conv in (*convs, state_dict["final.weight"])):
+    stages = ("encoder1", "encoder2", "encoder3", "patch_embed3.proj", "patch_embed4.proj")
+    return _config(state_dict, stages, "final")
+
+
+def _unet_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    blocks = (*(f"encoder{i}.enc{i}conv1" for i in range(1, 5)), "bottleneck.bottleneckconv1")
+    return _config(state_dict, blocks, "conv")
+
+
+def _config(state_dict: Mapping[str, Tensor], stages: Iterable[str], head: str) -> dict[str, Any]:
+    """What the first convolution of each stage, and the head, tell by their shapes."""
+    *convs, last = (state_dict[f"{name}.weight"] for name in (*stages, head))
+    if any(conv.dim() != 4 for conv in (*convs, last)):
         raise ValueError("the convolutions of this state dict are not all (out, in, height, width)")
     return {
         "in_channels": convs[0].shape[1],
-        "num_classes": state_dict["final.weight"].shape[0],
+        "num_classes": last.shape[0],
         "channels": [conv.shape[0] for conv in convs],
     }
 
 
 _SOURCES: dict[str, tuple[dict[str, str], Callable[[Mapping[str, Tensor]], dict[str, Any]]]] = {
     "UNeXt-pytorch": (_unext_keys(), _unext_config),
+    "brain-segmentation-pytorch": (_unet_keys(), _unet_config),
 }
 
 
@@ -64,10 +90,13 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[st
 
     Weights want the input that they were trained on. The training code of UNeXt-pytorch reads images in the order
     blue, green, red, takes ImageNet's mean and deviation of values in [0, 1] off them, and divides by 255 once more.
+    That of brain-segmentation-pytorch clips a patient's volume to its 10th to 99th percentile and standardises each
+    channel over the whole volume; its network ends in a sigmoid, of which ours gives the logits.
 
     Args:
         state_dict: as the official code saves it; a `module.` in front of every key is dropped.
-        source: "UNeXt-pytorch" (github.com/jeya-maria-jose/UNeXt-pytorch, classes `UNext` and `UNext_S`).
+        source: "UNeXt-pytorch" (github.com/jeya-maria-jose/UNeXt-pytorch, classes `UNext` and `UNext_S`) or
+            "brain-segmentation-pytorch" (github.com/mateuszbuda/brain-segmentation-pytorch, class `UNet`).
 
     Returns:
         a new dict of the same tensors.
@@ -87,7 +116,8 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
         source: as for `convert_state_dict`.
 
     Returns:
-        for "UNeXt-pytorch": `in_channels`, `num_classes` and `channels` of `UNeXt`.
+        `in_channels`, `num_classes` and `channels`, of `UNeXt` for "UNeXt-pytorch" and of `UNet` for
+        "brain-segmentation-pytorch".
 
     Raises:
         ValueError: as `convert_state_dict`.

@@ -7,6 +7,8 @@ from typing import Any
 from brainseg._names import no_such
 from brainseg.models.base import SegmentationModel
 from brainseg.models.files import load_weights
+from brainseg.models.resunet import ResUNet
+from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
 
 _MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
@@ -14,6 +16,9 @@ _MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
     "unext_small": (UNeXt, {"channels": (8, 16, 32, 64, 128)}),
     "unext": (UNeXt, {"channels": (16, 32, 128, 160, 256)}),
     "unext_large": (UNeXt, {"channels": (32, 64, 128, 256, 512)}),
+    "unet_small": (UNet, {"channels": (32, 64, 128, 256, 512)}),
+    "unet": (UNet, {}),
+    "resunet": (ResUNet, {}),
 }
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +40,8 @@ class UNeXt(SegmentationModel):
         torch.Size([1, 2, 97, 129])
     """
 
-    stride: ClassVar[int] = 32
-    stem: ClassVar[str] = "stages.0.conv"
+    stride = 32
+    stem = "stages.0.conv"
 
     def __init__(
         self,

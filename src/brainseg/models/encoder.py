@@ -1,0 +1,92 @@
+"""Any backbone of timm as the encoder of a network."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brainseg._names import no_such
+from brainseg._torchvision import make_importable
+
+
+class TimmEncoder(nn.Module):
+    """A timm backbone (`features_only`): image (B, C, H, W) to features (B, D, H/s, W/s), shallow to deep.
+
+    Args:
+        name: as `timm.create_model` takes it, with or without the tag of its weights.
+        in_channels: channels of the image, C; timm adapts the kernels that read it.
+        pretrained: start from timm's weights, which are downloaded.
+
+    Attributes:
+        channels: D of each feature.
+        reductions: stride s of each feature, each twice the one before.
+        boxes: the module that each feature comes from.
+        stem: the convolution that reads the image.
+        steps: how often the features halve.
+
+    Raises:
+        ValueError: an unknown name, or a backbone that no U-Net can stand on: its features do not halve step by step,
+            or it takes one size of image alone.
+    """
+
+    def __init__(self, name: str, in_channels: int, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.backbone = _create(name, in_channels, pretrained)
+        info: Any = self.backbone.feature_info
+        self.channels: list[int] = info.channels()
+        self.reductions: list[int] = info.reduction()
+        self.steps = len(self.channels) - 1
+        if self.steps == 0 or any(deeper != 2 * finer for finer, deeper in pairwise(self.reductions)):
+            raise ValueError(
+                f"encoder {name!r} has features of strides {self.reductions}, and a U-Net needs each to be twice the "
+                "one before; take a hierarchical backbone, such as resnet34, convnext_tiny or swin_tiny"
+            )
+        self.channels_last: bool = getattr(self.backbone, "output_fmt", None) == "NHWC"
+        self._try(name, in_channels)
+        modules = dict(self.backbone.named_modules())
+        # timm joins the names of some boxes when it leaves those that no feature needs out.
+        named = [next((n for n in (b, b.replace(".", "_", 1)) if n in modules), "") for b in info.module_name()]
+        self.boxes = [f"backbone.{box}".rstrip(".") for box in named]
+        self.stem = next(f"backbone.{box}" for box, module in modules.items() if isinstance(module, nn.Conv2d))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features: list[Tensor] = self.backbone(x)
+        return [feature.permute(0, 3, 1, 2) for feature in features] if self.channels_last else features
+
+    def _try(self, name: str, in_channels: int) -> None:
+        """Looks at the features of an image of a size that no backbone is made for."""
+        side = self.reductions[-1]
+        image = torch.zeros(1, in_channels, 3 * side, 4 * side)
+        training = self.training
+        try:
+            with torch.no_grad():
+                found = [tuple(feature.shape) for feature in self.eval()(image)]
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"encoder {name!r} takes no image of {3 * side}x{4 * side} pixels ({error}); take a backbone that is "
+                "not bound to one size"
+            ) from error
+        finally:
+            self.train(training)
+        expected = [
+            (1, channels, 3 * side // reduction, 4 * side // reduction)
+            for channels, reduction in zip(self.channels, self.reductions, strict=True)
+        ]
+        if found != expected:
+            raise ValueError(f"encoder {name!r} gives features of shapes {found}, and a U-Net needs {expected}")
+
+
+def _create(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+    make_importable()
+    import timm
+
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise ValueError(f"{no_such('timm model', str(name), timm.list_models())} timm.list_models() shows all")
+    arguments: dict[str, Any] = {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
+    try:
+        # Swin checks sizes unless told not to; others do not know the argument.
+        backbone: nn.Module = timm.create_model(name, **arguments, strict_img_size=False)
+    except TypeError:
+        backbone = timm.create_model(name, **arguments)
+    return backbone
