@@ -189,6 +189,17 @@ def test_layout_changes_nothing_but_speed(name: str) -> None:
 
 
 @every_name
+def test_layout_changes_no_gradient(name: str) -> None:
+    plain, model = narrow(name).train(), narrow(name).train().to(memory_format=torch.channels_last)
+    plain(images(3)).square().mean().backward()
+    model(images(3).to(memory_format=torch.channels_last)).square().mean().backward()
+    zero = biases_that_cancel(model)
+    for (key, a), b in zip(plain.named_parameters(), model.parameters(), strict=True):
+        if key not in zero:
+            assert_close(b.grad, a.grad, 1e-4)
+
+
+@every_name
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_half_precision_autocast_is_finite_for_large_inputs(name: str, dtype: torch.dtype, training: bool) -> None:
@@ -350,16 +361,17 @@ def test_inductor_infers_at_any_size(name: str) -> None:
 @pytest.mark.slow
 @one_name_a_class
 def test_inductor_trains_with_a_smaller_last_batch(name: str) -> None:
-    model = narrow(name).train()
+    # In float64: in float32 a ReLU near zero may open for one and close for the other, 1e-2 of a gradient.
+    model = narrow(name).double().train()
     compiled = copy.deepcopy(model)
     step = torch.compile(compiled, fullgraph=True)
     zero = biases_that_cancel(model)
     for batch in (3, 2):
-        step(images(batch)).square().mean().backward()
-        model(images(batch)).square().mean().backward()
+        step(images(batch).double()).square().mean().backward()
+        model(images(batch).double()).square().mean().backward()
     for (key, a), b in zip(model.named_parameters(), compiled.parameters(), strict=True):
         if key not in zero:
-            assert_close(b.grad, a.grad, 1e-3)
+            assert_close(b.grad, a.grad, 1e-8)
 
 
 @every_name

@@ -110,11 +110,14 @@ class ResidualUnit(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
-        self.shortcut_conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+        # A 1x1 convolution of this stride in two steps: as one, in channels_last and of fewer than 16 channels, its
+        # gradient on the CPU writes beyond its memory (oneDNN issue 6035, in every torch up to 2.14).
+        self.subsample = nn.AvgPool2d(kernel_size=1, stride=stride) if stride > 1 else nn.Identity()
+        self.shortcut_conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
         self.shortcut_norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         main = x if self.norm1 is None else F.relu(self.norm1(x), inplace=True)
         main = self.conv2(F.relu(self.norm2(self.conv1(main)), inplace=True))
-        output: Tensor = main + self.shortcut_norm(self.shortcut_conv(x))
+        output: Tensor = main + self.shortcut_norm(self.shortcut_conv(self.subsample(x)))
         return output
