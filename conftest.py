@@ -8,7 +8,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from brainseg.data import write_phantoms
-from brainseg.models import UNeXt
+from brainseg.models import UNet, UNeXt
 from tests.official import official_state_dict
 
 
@@ -16,7 +16,9 @@ from tests.official import official_state_dict
 def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("page")
     write_phantoms(folder / "lgg", patients=3, slices=3, size=64)
-    torch.save(official_state_dict(UNeXt()), folder / "model.pth")
+    torch.save(official_state_dict(UNeXt(), "UNeXt-pytorch"), folder / "model.pth")
+    unet = UNet(channels=(4, 8, 16, 32, 64))
+    torch.save(official_state_dict(unet, "brain-segmentation-pytorch"), folder / "unet.pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("BRAINSEG_LGG", str(folder / "lgg"))

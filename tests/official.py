@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
-from brainseg.models import UNeXt
-from brainseg.models.convert import _unext_keys
+from brainseg.models import SegmentationModel
+from brainseg.models.convert import _SOURCES
 
 
-def official_state_dict(model: UNeXt) -> dict[str, Tensor]:
-    """As the authors' code would save a `UNext` with these weights."""
-    theirs = {ours: theirs for theirs, ours in _unext_keys().items()}
+def official_state_dict(model: SegmentationModel, source: str) -> dict[str, Tensor]:
+    """As the authors' code would save a network with these weights."""
+    keys, _ = _SOURCES[source]
+    theirs = {ours: theirs for theirs, ours in keys.items()}
     return {theirs[key]: value for key, value in model.state_dict().items()}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from brainseg import cli
 from brainseg.data import write_phantoms
+from brainseg.models import create_model, summary
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -58,14 +59,20 @@ def test_a_folder_of_images_with_two_classes_trains(tmp_path: Path, monkeypatch:
     assert (tmp_path / "run" / "evaluation" / "validation" / "cases.png").is_file()
 
 
-def test_models_lists_parameters_and_operations(
+def test_models_lists_what_networks_cost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    call(monkeypatch, "models", "unext")
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "unext" in line]
+    training = summary(create_model("unext")).activation_bytes / 2**20
+    assert row.replace("│", "").split() == ["unext", "UNeXt", "1,471,921", "0.5620", "1.1240", f"{training:.1f}"]
+
+
+def test_models_counts_for_the_size_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call(monkeypatch, "models", "unext")
+    call(monkeypatch, "models", "unet", "--size", 512)
     printed = capsys.readouterr().out
-    assert "1,471,921" in printed
-    assert "0.5620" in printed
-    assert "unext_tiny" not in printed
+    assert "512x512" in printed
+    assert f"{4 * 48.16738714:.4f}" in printed
 
 
 WRONG = [
@@ -89,6 +96,7 @@ WRONG = [
     (["evaluate"], "run"),
     (["predict", "nowhere", "x.png", "-o", "out"], "holds no run and no weights"),
     (["models", "resnet*"], "no network is called resnet*"),
+    (["models", "--size", "20"], "sides of at least 32 pixels"),
     (["demo", "--output", "lgg"], "not the demo's"),
 ]
 

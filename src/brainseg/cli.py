@@ -95,9 +95,9 @@ def _parser() -> "ArgumentParser":
     predict.add_argument("--threshold", type=float, default=0.5, help="probability above which a pixel is foreground")
     commands.add_subcommand("predict", predict, help="segment image files")
 
-    models = Parser(description="List the networks with their parameters and operations.")
+    models = Parser(description="List the networks and what an image costs; training MiB: its kept activations.")
     models.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
-    models.add_argument("--size", type=PositiveInt, default=256, help="side of the image in pixels for the operations")
+    models.add_argument("--size", type=PositiveInt, default=256, help="side of the image in pixels")
     commands.add_subcommand("models", models, help="list the networks")
     return parser
 
@@ -144,17 +144,20 @@ def _models(options: "Namespace") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from brainseg.models import create_model, list_models, summarize
+    from brainseg.models import create_model, list_models, summary
 
     names = list_models(options.pattern)
     if not names:
         raise ValueError(f"no network is called {options.pattern}; there are {', '.join(list_models())}")
-    table = Table("name", "parameters", f"GMACs at {options.size}x{options.size}")
+    table = Table("name", "class", title=f"One image of {options.size}x{options.size}")
+    for header in ("parameters", "GMACs", "GFLOPs", "training MiB"):
+        table.add_column(header, justify="right")
     for name in names:
         with torch.device("meta"):
             model = create_model(name)
-        summary = summarize(model, (options.size, options.size))
-        table.add_row(name, f"{summary.parameters:,}", f"{summary.macs / 1e9:.4f}")
+        costs = summary(model, (options.size, options.size))
+        counts = (f"{costs.parameters:,}", f"{costs.macs / 1e9:.4f}", f"{costs.flops / 1e9:.4f}")
+        table.add_row(name, type(model).__name__, *counts, f"{costs.activation_bytes / 2**20:.1f}")
     Console().print(table)
 
 

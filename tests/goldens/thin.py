@@ -24,7 +24,27 @@ UNEXT_STAGES = [
     "up3.bn",
     "up5",
 ]
-STAGES = {"unext_eval_256": UNEXT_STAGES, "unext_s_eval_128x96": UNEXT_STAGES, "unext_train_64": UNEXT_STAGES}
+UNET_STAGES = [
+    "enc1.conv1",
+    "enc1",
+    "enc2",
+    "enc4",
+    "bottleneck",
+    "upconv4",
+    "dec4",
+    "upconv3",
+    "dec3",
+    "dec1",
+    "logits",
+]
+RESUNET_STAGES = ["enc1", "enc2", "enc3", "bridge", "up1", "dec1", "up2", "dec2", "up3", "dec3"]
+STAGES = {
+    "unext_eval_256": UNEXT_STAGES,
+    "unext_s_eval_128x96": UNEXT_STAGES,
+    "unext_train_64": UNEXT_STAGES,
+    "unet_buda_probabilities": UNET_STAGES,
+    "resunet_stride_eval_64x48": RESUNET_STAGES,
+}
 
 
 def thin_samples(tensor: dict[str, Any], most: int) -> dict[str, Any]:

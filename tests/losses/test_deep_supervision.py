@@ -43,6 +43,15 @@ def test_each_level_is_upsampled_linearly_by_its_stride_and_cropped(sides: tuple
         torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("strides", [(1, 4), (1, 4, 8), (1, 2, 8), (1, 16)])
+def test_strides_may_be_left_out(strides: tuple[int, ...]) -> None:
+    record, logits = Record(), [torch.randn(2, 2, -(-33 // s), -(-20 // s)) for s in strides]
+    DeepSupervisionLoss(record)(logits, torch.zeros(2, 2, 33, 20))
+    for found, x, stride in zip(record.logits, logits, strides, strict=True):
+        expected = upsampled(upsampled(x.double().numpy(), stride, 33, 2), stride, 20, 3)
+        torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+
+
 def test_the_weights_halve_and_sum_to_1() -> None:
     found = DeepSupervisionLoss(Record())(levels(8, 8), torch.zeros(2, 2, 8, 8))
     assert found.item() == pytest.approx((4 * 1 + 2 * 10 + 1 * 100) / 7)
@@ -132,6 +141,8 @@ def test_compiled_in_one_graph_it_is_equal() -> None:
             r"stride 1 .* expected the sides \(8, 8\) .* finest",
         ),
         ([torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)], r"stride 2 .* expected the sides \(4, 4\)"),
+        ([torch.zeros(2, 1, 4, 4)], r"stride 1 .* expected the sides \(8, 8\)"),
+        ([torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 3, 3)], r"stride 2 .* expected the sides \(4, 4\)"),
     ],
 )
 def test_levels_that_do_not_fit_are_refused(logits: list[Tensor], message: str) -> None:

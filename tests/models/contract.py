@@ -417,6 +417,25 @@ def test_a_saved_network_is_read_back_whole(name: str, tmp_path: Path) -> None:
 
 
 @every_name
+def test_a_saved_network_is_read_into_other_channels_and_classes_with_a_report(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = narrow(name).double().eval()
+    randomize_statistics(model)
+    model.save_pretrained(tmp_path)
+    adapted = SegmentationModel.from_pretrained(tmp_path, in_channels=1, num_classes=4).double().eval()
+    assert all(f"{stem} adapted from 3 to 1 input channels" in caplog.text for stem in model.stems)
+    assert "head freshly initialised for 4 classes" in caplog.text
+    gray = images(1, 1).double()
+    with torch.no_grad():
+        features = adapted.forward_intermediates(gray, intermediates_only=True)
+        expected = model.forward_intermediates(gray.expand(-1, 3, -1, -1), intermediates_only=True)
+        assert adapted(gray).shape == (1, 4, 64, 96)
+    for a, b in zip(features, expected, strict=True):
+        assert_close(a, b, 1e-6)  # float32 in the file, and where its kernels were summed
+
+
+@every_name
 def test_copies_and_pickles_compute_the_same(name: str) -> None:
     model = narrow(name).eval()
     with torch.no_grad():

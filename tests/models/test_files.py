@@ -182,7 +182,7 @@ def test_create_model_loads_a_folder(tmp_path: Path) -> None:
 
 
 def test_official_checkpoints_are_loaded_by_their_source(model: UNeXt, tmp_path: Path) -> None:
-    official = {f"module.{key}": value for key, value in official_state_dict(model).items()}
+    official = {f"module.{key}": value for key, value in official_state_dict(model, "UNeXt-pytorch").items()}
     torch.save(official, tmp_path / "model.pth")
     again = UNeXt(channels=CHANNELS)
     with pytest.raises(ValueError, match=r"101 missing .* 101 unknown .*source="):

@@ -1,8 +1,6 @@
 """UNeXt against the authors' code, and each claim of its definition."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,51 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models import UNeXt, config_from_state_dict, convert_state_dict, create_model
+from brainseg.models import UNeXt, create_model
 from brainseg.models.convert import _unext_keys
 from brainseg.models.unext import DropPath, ShiftedBlock, ShiftedMLP, shift
-from tests.conftest import SHARED
-from tests.goldens.recipe import make_input, make_mask, make_state_dict
-from tests.official import official_state_dict
+from tests.goldens.recipe import make_mask
+from tests.goldens.reference import GRADIENT_TOLERANCE, TOLERANCE, build, error
 
 NAMES = ("unext_eval_256", "unext_s_eval_128x96", "unext_train_64")
-TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}
-GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 PARAMETERS = {"unext_tiny": 77_257, "unext_small": 253_561, "unext": 1_471_921, "unext_large": 3_985_633}
 SHIFT_AXES = (("height", -2), ("width", -1))
-
-
-@pytest.fixture(scope="module", params=["thin", "full"])
-def read_golden(request: pytest.FixtureRequest) -> Callable[[str], dict[str, Any]]:
-    folder = {"thin": Path(__file__).parents[1] / "goldens", "full": SHARED / "goldens"}[request.param]
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent")
-    return lambda name: json.loads((folder / f"{name}.json").read_text())
-
-
-def build(golden: dict[str, Any], dtype: torch.dtype) -> tuple[UNeXt, Tensor]:
-    shapes = {key: shape for key, shape, _ in golden["state_dict"]}
-    official = make_state_dict(golden["weights"]["salt"], shapes)
-    for key, _, total in golden["state_dict"]:
-        assert official[key].double().sum().item() == pytest.approx(total, rel=1e-7, abs=1e-7), key
-    arguments = {key: value for key, value in golden["library"].items() if key != "name"}
-    model = create_model(golden["library"]["name"], **arguments)
-    assert isinstance(model, UNeXt)
-    model.load_state_dict(convert_state_dict(official, "UNeXt-pytorch"))
-    image = make_input(golden["input"]["seed"], tuple(golden["input"]["shape"]))
-    assert samples(image, golden["input"]).tolist() == pytest.approx(golden["input"]["values"], rel=1e-6, abs=1e-7)
-    return model.to(dtype).train(golden["mode"] == "train"), image.to(dtype)
-
-
-def samples(tensor: Tensor, golden: dict[str, Any]) -> Tensor:
-    assert list(tensor.shape) == golden["shape"]
-    return tensor.detach().double().contiguous().flatten()[torch.tensor(golden["indices"])]
-
-
-def error(tensor: Tensor, golden: dict[str, Any]) -> float:
-    expected = torch.tensor(golden["values"], dtype=torch.float64)
-    scale = max(abs(golden["min"]), abs(golden["max"]))
-    return ((samples(tensor, golden) - expected).abs().max() / scale).item()
 
 
 def record_stages(model: UNeXt, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -292,11 +254,3 @@ def test_the_shifted_mlp_follows_its_formula_with_both_dropouts(shift_size: int)
     hidden = F.dropout(hidden / 2 * (1 + torch.erf(hidden / 2**0.5)), 0.5)
     expected = F.dropout(shift(hidden, "width", shift_size) @ mlp.fc2.weight.T + mlp.fc2.bias, 0.5)
     torch.testing.assert_close(found, expected)
-
-
-def test_the_config_of_an_official_checkpoint_is_read_from_its_shapes() -> None:
-    model = UNeXt(3, 4, channels=(8, 16, 32, 64, 128))
-    official = official_state_dict(model)
-    config = config_from_state_dict(official, "UNeXt-pytorch")
-    assert config == {"in_channels": 3, "num_classes": 4, "channels": [8, 16, 32, 64, 128]}
-    UNeXt(**config).load_state_dict(convert_state_dict(official, "UNeXt-pytorch"))

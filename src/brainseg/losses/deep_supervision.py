@@ -14,7 +14,8 @@ from brainseg.losses.rules import to_computing_dtype
 class DeepSupervisionLoss(nn.Module):
     """Weighted sum of a loss on logits of strides 1, 2, 4, ... (Lee et al. 2015, arXiv:1409.5185).
 
-    The coarse logits are upsampled to the target, not the target downsampled: a small tumour is never lost.
+    Strides may be left out, as networks do whose decoder ends at stride 2 or 4. The coarse logits are upsampled to the
+    target, not the target downsampled: a small tumour is never lost.
 
     Args:
         loss: called with logits of the target's size and the target (and `valid`, if given).
@@ -22,8 +23,8 @@ class DeepSupervisionLoss(nn.Module):
 
     Shape:
         logits: a list, finest first, of (B, K, ceil(H/s), ceil(W/s)) or (B, K, ceil(D/s), ceil(H/s), ceil(W/s)) with
-        s = 1, 2, 4, ...; half types are computed in float32. One tensor goes to `loss` as it is, which is what networks
-        give in eval mode. target: as `loss` takes it. Returns what `loss` returns.
+        s = 1 and then growing powers of 2; half types are computed in float32. One tensor goes to `loss` as it is,
+        which is what networks give in eval mode. target: as `loss` takes it. Returns what `loss` returns.
 
     Raises:
         ValueError: no logits, sizes that do not fit, or another number of logits than weights.
@@ -78,23 +79,35 @@ class DeepSupervisionLoss(nn.Module):
         weights = halving if self.weights is None else self.weights
         if not count or len(weights) != count:
             raise ValueError(f"got logits of {count} levels and {len(weights)} weights, expected one weight a level")
-        scaled = [_upsample(x, 2**level, target) for level, x in enumerate(logits)]
+        scaled, stride = [], 0
+        for x in logits:
+            stride = _stride(x, stride, target)
+            scaled.append(_upsample(x, stride, target))
         return list(zip(weights, scaled, strict=True))
 
 
-def _upsample(logits: Tensor, stride: int, target: Tensor) -> Tensor:
-    dimensions = logits.ndim - 2
-    size = target.shape[-dimensions:]
+def _stride(logits: Tensor, finer: int, target: Tensor) -> int:
+    """Of the first logits 1; of others the first power of 2 above that of the finer ones which fits."""
+    size = target.shape[2 - logits.ndim :]
+    stride = max(1, 2 * finer)
     expected = tuple(-(-side // stride) for side in size)
-    if logits.shape[2:] != expected:
-        raise ValueError(
-            f"logits of stride {stride} have the shape {tuple(logits.shape)}, expected the sides {expected}"
-            f" for a target of {tuple(size)}; give the finest first, each half the one before, rounded up"
-        )
+    coarser = [stride * 2**n for n in range(max(size).bit_length() + 1)] if finer else [1]
+    for fitting in coarser:
+        if logits.shape[2:] == tuple(-(-side // fitting) for side in size):
+            return fitting
+    raise ValueError(
+        f"logits of stride {stride} have the shape {tuple(logits.shape)}, expected the sides {expected}"
+        f" for a target of {tuple(size)}; give the finest first, each half the one before or a quarter, an eighth, ...,"
+        " rounded up"
+    )
+
+
+def _upsample(logits: Tensor, stride: int, target: Tensor) -> Tensor:
     if stride == 1:
         return logits
+    dimensions = logits.ndim - 2
     mode = "bilinear" if dimensions == 2 else "trilinear"
     x = F.interpolate(to_computing_dtype(logits), scale_factor=float(stride), mode=mode)
-    for axis, side in enumerate(size, start=2):
+    for axis, side in enumerate(target.shape[-dimensions:], start=2):
         x = x.narrow(axis, 0, side)
     return x

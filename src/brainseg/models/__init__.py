@@ -2,10 +2,10 @@
 
 from brainseg.models.base import SegmentationModel
 from brainseg.models.convert import config_from_state_dict, convert_state_dict
+from brainseg.models.costs import ModelSummary, StageSummary, summary
 from brainseg.models.files import load_weights
 from brainseg.models.registry import create_model, list_models
 from brainseg.models.resunet import ResUNet
-from brainseg.models.summary import ModelSummary, summarize
 from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
 
@@ -13,6 +13,7 @@ __all__ = [
     "ModelSummary",
     "ResUNet",
     "SegmentationModel",
+    "StageSummary",
     "UNeXt",
     "UNet",
     "config_from_state_dict",
@@ -20,5 +21,5 @@ __all__ = [
     "create_model",
     "list_models",
     "load_weights",
-    "summarize",
+    "summary",
 ]

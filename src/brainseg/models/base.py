@@ -35,8 +35,8 @@ class SegmentationModel(nn.Module):
     stride: int
     """Sides are padded to a multiple of it: at the bottom and right, by replication, cropped off the logits again."""
     minimum_side: ClassVar[int] = 32
-    stem: str
-    """The convolution that reads the image, by its name in the network."""
+    stems: tuple[str, ...]
+    """The convolutions that read the image, by their names in the network."""
     decoder_stride: int = 1
     """Stride of the last decoder box, from which the logits are upsampled bilinearly."""
 

@@ -22,7 +22,7 @@ class TimmEncoder(nn.Module):
         channels: D of each feature.
         reductions: stride s of each feature, each twice the one before.
         boxes: the module that each feature comes from.
-        stem: the convolution that reads the image.
+        stems: the convolutions that read the image.
         steps: how often the features halve.
 
     Raises:
@@ -44,15 +44,20 @@ class TimmEncoder(nn.Module):
             )
         self.channels_last: bool = getattr(self.backbone, "output_fmt", None) == "NHWC"
         self._try(name, in_channels)
-        modules = dict(self.backbone.named_modules())
-        # timm joins the names of some boxes when it leaves those that no feature needs out.
-        named = [next((n for n in (b, b.replace(".", "_", 1)) if n in modules), "") for b in info.module_name()]
-        self.boxes = [f"backbone.{box}".rstrip(".") for box in named]
-        self.stem = next(f"backbone.{box}" for box, module in modules.items() if isinstance(module, nn.Conv2d))
+        self.boxes = [self._find(box) for box in info.module_name()]
+        configuration: Any = self.backbone.pretrained_cfg
+        first = configuration["first_conv"]
+        self.stems = tuple(self._find(conv) for conv in ([first] if isinstance(first, str) else first or []))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features: list[Tensor] = self.backbone(x)
         return [feature.permute(0, 3, 1, 2) for feature in features] if self.channels_last else features
+
+    def _find(self, name: str) -> str:
+        """The box that timm calls so: the dots of some names are gone in a backbone of features alone."""
+        modules = dict(self.backbone.named_modules())
+        known = next((box for box in (name, name.replace(".", "_", 1)) if box in modules), "")
+        return f"backbone.{known}".rstrip(".")
 
     def _try(self, name: str, in_channels: int) -> None:
         """Looks at the features of an image of a size that no backbone is made for."""

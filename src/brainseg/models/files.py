@@ -43,13 +43,7 @@ def save(model: "SegmentationModel", folder: Path) -> None:
             "save it before optimize() or other changes to its boxes"
         )
 
-    config = {
-        "model": type(model).__name__,
-        "arguments": model.config,
-        "normalization": model.normalization,
-        "brainseg": brainseg.__version__,
-    }
-    text = json.dumps(config, indent=2) + "\n"
+    text = config_text(model)
     state_dict = {key: value.detach().contiguous() for key, value in own.items()}
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / CONFIG) as configuration, written_whole(folder / WEIGHTS) as weights:
@@ -59,6 +53,17 @@ def save(model: "SegmentationModel", folder: Path) -> None:
             raise OSError(f"{folder / WEIGHTS} cannot be written: {error}") from error
         configuration.write_text(text)
         weights.chmod(configuration.stat().st_mode)  # safetensors makes private files
+
+
+def config_text(model: "SegmentationModel") -> str:
+    """The content of `config.json`: model, arguments, normalization and version."""
+    config = {
+        "model": type(model).__name__,
+        "arguments": model.config,
+        "normalization": model.normalization,
+        "brainseg": brainseg.__version__,
+    }
+    return json.dumps(config, indent=2) + "\n"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -191,14 +196,16 @@ def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
 def _adapt(
     model: "SegmentationModel", own: dict[str, Tensor], given: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The given weights with a stem and heads that fit the model, and what was done to them."""
+    """The given weights with stems and heads that fit the model, and what was done to them."""
     state_dict, adapted = dict(given), []
-    stem = f"{model.stem}.weight"
-    if stem in given and given[stem].dim() == 4 and given[stem].shape[1] > 0:
-        old, new = given[stem].shape[1], own[stem].shape[1]
+    for stem in model.stems:
+        key = f"{stem}.weight"
+        if key not in given or given[key].dim() != 4 or given[key].shape[1] == 0:
+            continue
+        old, new = given[key].shape[1], own[key].shape[1]
         if old != new:
-            state_dict[stem] = adapt_input_channels(given[stem], new)
-            adapted.append(f"kernels of {model.stem} adapted from {old} to {new} input channels")
+            state_dict[key] = adapt_input_channels(given[key], new)
+            adapted.append(f"kernels of {stem} adapted from {old} to {new} input channels")
     # A head is taken from the file whole or not at all.
     heads = {
         key.rpartition(".")[0] for key in own.keys() | given.keys() if key.startswith(("head.", "auxiliary_heads."))

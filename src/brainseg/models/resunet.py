@@ -35,7 +35,7 @@ class ResUNet(SegmentationModel):
         torch.Size([1, 2, 97, 129])
     """
 
-    stem = "encoder.0.conv1"
+    stems = ("encoder.0.conv1", "encoder.0.shortcut_conv")
 
     def __init__(
         self,

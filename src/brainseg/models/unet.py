@@ -72,7 +72,7 @@ class UNet(SegmentationModel):
             self.bottleneck = DoubleBlock(widths[-1], deepest)
             ups = widths[::-1]
             self.stride = 2 ** len(widths)
-            self.stem = "encoder.0.conv1"
+            self.stems = ("encoder.0.conv1",)
             boxes = [*(f"encoder.{k}" for k in range(len(widths))), "bottleneck"]
             self.feature_info = [
                 {"num_chs": width, "reduction": 2**k, "module": box}
@@ -84,7 +84,7 @@ class UNet(SegmentationModel):
             ups = channels
             self.stride = backbone.reductions[-1]
             self.decoder_stride = backbone.reductions[0]
-            self.stem = f"encoder.{backbone.stem}"
+            self.stems = tuple(f"encoder.{stem}" for stem in backbone.stems)
             self.feature_info = [
                 {"num_chs": width, "reduction": reduction, "module": f"encoder.{box}"}
                 for width, reduction, box in zip(backbone.channels, backbone.reductions, backbone.boxes, strict=True)

@@ -41,7 +41,7 @@ class UNeXt(SegmentationModel):
     """
 
     stride = 32
-    stem = "stages.0.conv"
+    stems = ("stages.0.conv",)
 
     def __init__(
         self,

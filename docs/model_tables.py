@@ -1,0 +1,81 @@
+"""Writes the tables of docs/models/*.md, each between the comment that names it and the next `end`.
+
+    python docs/model_tables.py
+
+What a table shows is counted by `summary`, or read from the tables of runs and benchmarks that the repository keeps.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+
+from brainseg.models import ResUNet, SegmentationModel, UNet, create_model, list_models, summary
+
+PAGES = Path(__file__).parent / "models"
+BLOCK = re.compile(r"(<!-- (\w+)(?:: (.*?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+COSTS = "parameters | GMACs | GFLOPs | training memory"
+
+
+def stages(name: str) -> str:
+    """The boxes of a network in the order of the data."""
+    counted = summary(build(name))
+    rows = [
+        f"| `{s.name}` | {'x'.join(map(str, s.shape or ()))} | {s.parameters:,} | {s.macs / 1e6:,.2f} |"
+        for s in counted.stages
+    ]
+    total = f"| all | | {counted.parameters:,} | {counted.macs / 1e6:,.2f} |"
+    return "\n".join(["| box | output | parameters | MMACs |", "|---|---|---:|---:|", *rows, total])
+
+
+def variants(pattern: str) -> str:
+    """The registered networks of a family, and what one image of 256x256 costs."""
+    names = list_models(pattern)
+    rows = [
+        f"| `{name}` | {', '.join(map(str, build(name).config['channels']))} | {costs(build(name))} |" for name in names
+    ]
+    return "\n".join([f"| name | channels | {COSTS} |", "|---|---|---:|---:|---:|---:|", *rows])
+
+
+def resunets(_: str | None) -> str:
+    """What the two choices of ResUNet cost."""
+    choices = [(down, up) for down in ("stride", "pool") for up in ("bilinear", "transposed")]
+    with torch.device("meta"):
+        rows = [f"| `{d}` | `{u}` | {costs(ResUNet(downsample=d, upsample=u))} |" for d, u in choices]  # type: ignore[arg-type]
+    return "\n".join([f"| downsample | upsample | {COSTS} |", "|---|---|---:|---:|---:|---:|", *rows])
+
+
+def encoders(names: str) -> str:
+    """UNets on backbones of timm."""
+    rows = []
+    for name in names.split():
+        with torch.device("meta"):
+            model = UNet(encoder=name)
+        strides = ", ".join(str(info["reduction"]) for info in model.feature_info)
+        rows.append(f"| `{name}` | {strides} | {', '.join(map(str, model.config['channels']))} | {costs(model)} |")
+    header = f"| encoder | strides | channels of the decoder | {COSTS} |"
+    return "\n".join([header, "|---|---|---|---:|---:|---:|---:|", *rows])
+
+
+def build(name: str) -> SegmentationModel:
+    with torch.device("meta"):
+        return create_model(name)
+
+
+def costs(model: SegmentationModel) -> str:
+    counted = summary(model)
+    memory = f"{counted.activation_bytes / 2**20:.0f} MiB"
+    return f"{counted.parameters:,} | {counted.macs / 1e9:.4f} | {counted.flops / 1e9:.4f} | {memory}"
+
+
+TABLES = {function.__name__: function for function in (stages, variants, resunets, encoders)}
+
+
+def with_tables(page: str) -> str:
+    """The page with every table as it comes out now."""
+    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](block[3])}\n{block[4]}", page)
+
+
+if __name__ == "__main__":
+    for path in sorted(PAGES.glob("*.md")):
+        path.write_text(with_tables(path.read_text()))
