@@ -18,7 +18,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def cases() -> list[Case]:
     """What `python -m benchmarks models` measures."""
-    names = list_models()
+    light = list_models("unext*")
+    heavy = [name for name in list_models() if name not in light]
     inference = [
         Candidate("MONAI UNet", partial(infer, monai_unet)),
         Candidate("MONAI UNet with batch norm", partial(infer, monai_batch_norm)),
@@ -27,21 +28,34 @@ def cases() -> list[Case]:
             partial(infer, monai_batch_norm, fold_monai),
             "MONAI UNet with batch norm",
         ),
-        *(Candidate(name, partial(infer, partial(ours, name), optimize)) for name in names),
+        *(Candidate(name, partial(infer, partial(ours, name), optimize)) for name in light),
         Candidate("unext, batch norm not folded", partial(infer, partial(ours, "unext")), equal_to="unext"),
     ]
+    heavy_inference = [Candidate("unext", partial(infer, partial(ours, "unext"), optimize))]
+    for name in heavy:
+        build = partial(ours, name)
+        heavy_inference += [
+            Candidate(name, partial(infer, build, optimize)),
+            Candidate(f"{name}, batch norm not folded", partial(infer, build), equal_to=name),
+        ]
     compiled = [
         Candidate("unext", partial(infer, partial(ours, "unext"), optimize)),
         Candidate("unext, compiled", partial(infer, partial(ours, "unext"), compile_folded), equal_to="unext"),
     ]
     training = [
         Candidate("MONAI UNet", partial(train, monai_unet)),
-        *(Candidate(name, partial(train, partial(ours, name))) for name in names),
+        *(Candidate(name, partial(train, partial(ours, name))) for name in light),
     ]
+    heavy_training = [Candidate(name, partial(train, partial(ours, name), batch=2)) for name in ("unext", *heavy)]
     return [
         Case(f"Inference, batch 1, {SIZE}x{SIZE}, ours optimized where not said otherwise", inference),
         Case(f"Inference, batch 1, {SIZE}x{SIZE}, Inductor", compiled, quick=False),
         Case(f"Training step (forward and backward), batch 8, {SIZE}x{SIZE}", training),
+        Case(
+            f"Inference, batch 1, {SIZE}x{SIZE}, U-Nets beside UNeXt, optimized where not said otherwise",
+            heavy_inference,
+        ),
+        Case(f"Training step (forward and backward), batch 2, {SIZE}x{SIZE}, U-Nets beside UNeXt", heavy_training),
     ]
 
 
@@ -106,8 +120,8 @@ def infer(build: Callable[[], nn.Module], prepare: Callable[[nn.Module], nn.Modu
     return Run(call, facts)
 
 
-def train(build: Callable[[], nn.Module]) -> Run:
-    model, images = build().to(DEVICE).train(), _images(8)
+def train(build: Callable[[], nn.Module], *, batch: int = 8) -> Run:
+    model, images = build().to(DEVICE).train(), _images(batch)
 
     def call() -> Tensor:
         loss: Tensor = model(images).square().mean()

@@ -5,14 +5,18 @@
 What a table shows is counted by `summary`, or read from the tables of runs and benchmarks that the repository keeps.
 """
 
+import json
 import re
 from pathlib import Path
 
 import torch
+import yaml
 
-from brainseg.models import ResUNet, SegmentationModel, UNet, create_model, list_models, summary
+from brainseg.models import ModelSummary, ResUNet, SegmentationModel, UNet, create_model, list_models, summary
 
 PAGES = Path(__file__).parent / "models"
+RUNS = Path(__file__).parent / "runs" / "networks_128"
+TIMES = Path(__file__).parents[1] / "benchmarks" / "results" / "models.json"
 BLOCK = re.compile(r"(<!-- (\w+)(?:: (.*?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 COSTS = "parameters | GMACs | GFLOPs | training memory"
 
@@ -57,6 +61,46 @@ def encoders(names: str) -> str:
     return "\n".join([header, "|---|---|---|---:|---:|---:|---:|", *rows])
 
 
+def networks(_: str | None) -> str:
+    """Every registered network."""
+    rows = []
+    for name in list_models():
+        model = build(name)
+        plain = costs(model)
+        model.set_grad_checkpointing()
+        checkpointed = summary(model).activation_bytes / 2**20
+        rows.append(f"| `{name}` | {plain} ({checkpointed:.0f}) | {time_ratio(name)} |")
+    return "\n".join([f"| name | {COSTS} | time |", "|---|---:|---:|---:|---:|---:|", *rows])
+
+
+def runs(_: str | None) -> str:
+    """Runs of the same recipe with several networks."""
+    rows = []
+    for folder in sorted(RUNS.iterdir(), key=lambda folder: read_costs(folder).macs):
+        model, scores = read_costs(folder), json.loads((folder / "summary.json").read_text())
+        low, high = (scores[f"its 95 % interval, {end}"] for end in ("from", "to"))
+        dice = f"{scores['mean patient Dice']:.3f} ({low:.3f} to {high:.3f}) | {scores['median patient Dice']:.3f}"
+        rows.append(f"| {folder.name} | {model.parameters:,} | {model.macs / 4e9:.3f} | {dice} |")
+    return "\n".join(
+        ["| network | parameters | GMACs at 128x128 | Dice | median |", "|---|---:|---:|---:|---:|", *rows]
+    )
+
+
+def read_costs(folder: Path) -> ModelSummary:
+    config = yaml.safe_load((folder / "config.yaml").read_text())["model"]
+    with torch.device("meta"):
+        return summary(create_model(config["name"], **config["arguments"]))
+
+
+def time_ratio(name: str) -> str:
+    """Median of one inference over that of unext, where both were measured side by side."""
+    for table in json.loads(TIMES.read_text())["tables"]:
+        times = {row["name"]: row["median_ms"] for row in table["rows"]}
+        if table["title"].startswith("Inference") and {name, "unext"} <= times.keys():
+            return f"{times[name] / times['unext']:.2f}"
+    return ""
+
+
 def build(name: str) -> SegmentationModel:
     with torch.device("meta"):
         return create_model(name)
@@ -68,7 +112,7 @@ def costs(model: SegmentationModel) -> str:
     return f"{counted.parameters:,} | {counted.macs / 1e9:.4f} | {counted.flops / 1e9:.4f} | {memory}"
 
 
-TABLES = {function.__name__: function for function in (stages, variants, resunets, encoders)}
+TABLES = {function.__name__: function for function in (stages, variants, resunets, encoders, networks, runs)}
 
 
 def with_tables(page: str) -> str:

@@ -1,6 +1,7 @@
 """From trained networks to masks, fast."""
 
+from brainseg.inference.export import export
 from brainseg.inference.optimize import optimize
 from brainseg.inference.predictor import Predictor
 
-__all__ = ["Predictor", "optimize"]
+__all__ = ["Predictor", "export", "optimize"]

@@ -1,0 +1,210 @@
+"""What is exported computes the same at other sizes, says what its input needs, and is written whole or not at all."""
+
+import copy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from brainseg.inference import export, optimize
+from brainseg.models import SegmentationModel, UNet
+from brainseg.transforms import Normalize
+from tests.models.contract import CLASSES, NAMES, assert_close, images, narrow, one_name_a_class, randomize_statistics
+
+# The networks of one class differ in widths alone.
+every_name = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in CLASSES else pytest.mark.slow) for name in NAMES]
+)
+loads_a_program = pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # load of torch 2.9
+
+
+def trained(name: str, **arguments: Any) -> SegmentationModel:
+    model = narrow(name, **arguments).eval()
+    randomize_statistics(model)
+    return model
+
+
+def onnx_model(path: Path) -> Callable[[Tensor], Tensor]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
+
+
+def assert_computes(exported: Callable[[Tensor], Tensor], model: SegmentationModel, smallest: int) -> None:
+    channels = model.config["in_channels"]
+    sizes = [(1, 64, 64), (3, 97, 129), (2, 33, 47), (1, 240, 240)]
+    for batch, height, width in [*sizes, (1, smallest, smallest), (2, smallest, 100), (1, 64, smallest)]:
+        x = images(batch, channels, height, width)
+        with torch.no_grad():
+            assert_close(exported(x), model(x))
+
+
+# The same numbers
+
+
+@every_name
+@loads_a_program
+def test_a_program_computes_the_same_at_any_size(name: str, tmp_path: Path) -> None:
+    model = trained(name, in_channels=2, num_classes=3)
+    export(model, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    smallest = max(model.minimum_side, model.stride + 1)
+    assert_computes(program, model, smallest)
+    with pytest.raises(AssertionError, match=rf"size\(\)\[2\] >= {smallest}"):
+        program(images(1, 2, smallest - 1, 64))
+
+
+@every_name
+def test_an_onnx_model_computes_the_same_at_any_size(name: str, tmp_path: Path) -> None:
+    model = trained(name, in_channels=4, num_classes=2)
+    export(model, tmp_path / "model.onnx")
+    assert_computes(onnx_model(tmp_path / "model.onnx"), model, model.minimum_side)
+
+
+@one_name_a_class
+def test_an_optimized_network_is_exported(name: str) -> None:
+    model = trained(name)
+    assert_computes(export(optimize(model)).module(), model, 33)
+
+
+@pytest.mark.slow
+@one_name_a_class
+def test_an_optimized_network_becomes_an_onnx_model(name: str, tmp_path: Path) -> None:
+    model = trained(name)
+    program = export(optimize(model), tmp_path / "model.onnx")
+    assert_computes(onnx_model(tmp_path / "model.onnx"), model, model.minimum_side)
+    assert_computes(program.module(), model, 33)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["resnet34", "convnext_tiny"])
+@pytest.mark.parametrize("optimized", [False, True], ids=["plain", "optimized"])
+def test_a_backbone_is_exported(encoder: str, optimized: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = UNet(encoder=encoder).eval()
+    program = export(optimize(model) if optimized else model, tmp_path / "model.onnx")
+    assert_computes(onnx_model(tmp_path / "model.onnx"), model, model.minimum_side)
+    assert_computes(program.module(), model, 33)
+
+
+def test_deep_supervision_and_checkpointing_stay_with_training() -> None:
+    model = narrow("unet", deep_supervision=True).train()
+    model.set_grad_checkpointing()
+    program = export(model).module()
+    assert_computes(program, model.eval(), 32)
+
+
+def test_a_program_computes_in_the_precision_of_the_weights() -> None:
+    model = trained("unet").double()
+    with torch.no_grad():
+        assert_close(export(model).module()(images().double()), model(images().double()), 1e-12)
+
+
+# The model
+
+
+def test_the_model_stays_as_it_is_and_the_program_as_it_was() -> None:
+    model = narrow("resunet").train()
+    model.set_grad_checkpointing()
+    model.head.eval()
+    before = copy.deepcopy(model)
+    program = export(model).module()
+    assert model.grad_checkpointing
+    for module, as_before in zip(model.modules(), before.modules(), strict=True):
+        assert module.training == as_before.training
+    for parameter, as_before in zip(model.parameters(), before.parameters(), strict=True):
+        assert parameter.requires_grad
+        assert torch.equal(parameter, as_before)
+    torch.nn.init.zeros_(model.head.weight)
+    with torch.no_grad():
+        assert_close(program(images()), before.eval()(images()))
+
+
+# The files
+
+
+@loads_a_program
+def test_a_file_says_what_it_takes(tmp_path: Path) -> None:
+    model = narrow("unet", in_channels=4, num_classes=2)
+    model.normalization = Normalize([0.1, 0.2, 0.3, 0.4], [0.5, 0.4, 0.3, 0.2]).config
+    model.save_pretrained(tmp_path)
+    for name in ("model.pt2", "model.onnx"):
+        export(model, str(tmp_path / name))
+
+    config = (tmp_path / "config.json").read_text()
+    beside_the_program = {"config.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=beside_the_program)
+    assert beside_the_program["config.json"] == config
+
+    onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+    read = onnx.load(tmp_path / "model.onnx")
+    assert {entry.key: entry.value for entry in read.metadata_props} == {"config.json": config}
+    ends = {
+        end.name: [axis.dim_param or axis.dim_value for axis in end.type.tensor_type.shape.dim]
+        for end in (*read.graph.input, *read.graph.output)
+    }
+    assert ends == {"images": ["batch", 4, "height", "width"], "logits": ["batch", 2, "height", "width"]}
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_file_is_written_without_a_word(suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    export(narrow("unet"), tmp_path / f"new/model{suffix}")
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"model{suffix}"]
+
+
+def test_weights_too_large_for_onnx_lie_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1000)
+    model = trained("unet")
+    export(model, tmp_path / "model.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    with torch.no_grad():
+        assert_close(onnx_model(tmp_path / "model.onnx")(images()), model(images()))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "writer"), [(".pt2", "torch.export.save"), (".onnx", "torch.onnx.ONNXProgram.save")]
+)
+def test_what_fails_to_be_written_leaves_the_file_before_it(
+    suffix: str, writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **_: Any) -> None:
+        next(path for path in arguments if isinstance(path, Path)).write_text("half")
+        raise OSError("the disk is full")
+
+    path = tmp_path / f"model{suffix}"
+    path.write_text("before")
+    monkeypatch.setattr(writer, fails)
+    with pytest.raises(OSError, match="disk is full"):
+        export(narrow("unet"), path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "before"
+
+
+@pytest.fixture
+def _untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trace(*_: Any, **__: Any) -> None:
+        raise AssertionError("computed before the check")
+
+    monkeypatch.setattr("torch.export.export", trace)
+
+
+@pytest.mark.usefixtures("_untraced")
+@pytest.mark.parametrize("name", ["model", "model.pt", "model.onnx.zip"])
+def test_another_suffix_is_an_error_at_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is neither a program for PyTorch, \.pt2, nor an ONNX model, \.onnx"):
+        export(narrow("unet"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("_untraced")
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_missing_extra_is_named_at_once(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf'writing ONNX needs {package}: pip install "brainseg-torch\[export\]"'):
+        export(narrow("unet"), tmp_path / "model.onnx")
