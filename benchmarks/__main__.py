@@ -7,7 +7,7 @@ import torch
 
 from benchmarks._harness import benchmark
 
-SUBJECTS = ("models", "training")
+SUBJECTS = ("models", "losses", "training")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures this library beside its peers.")

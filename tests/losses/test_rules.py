@@ -1,8 +1,10 @@
 """The rules that every loss keeps, each tried on every loss."""
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,27 +12,166 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from brainseg.losses import BCEDiceLoss, DiceLoss, bce_dice_loss, dice_loss
+from brainseg.losses import (
+    BCEDiceLoss,
+    BCELoss,
+    BoundaryLoss,
+    CEDiceLoss,
+    CrossEntropyLoss,
+    DiceFocalLoss,
+    DiceLoss,
+    FocalLoss,
+    FocalTverskyLoss,
+    GeneralizedDiceLoss,
+    JaccardLoss,
+    LovaszLoss,
+    MCCLoss,
+    SoftClDiceLoss,
+    TverskyLoss,
+    bce_dice_loss,
+    bce_loss,
+    boundary_loss,
+    cross_entropy_loss,
+    dice_loss,
+    focal_loss,
+    focal_tversky_loss,
+    generalized_dice_loss,
+    jaccard_loss,
+    lovasz_loss,
+    mcc_loss,
+    soft_cldice_loss,
+    tversky_loss,
+)
 from brainseg.losses.rules import Loss, reduce
 
 LossFunction = Callable[..., Tensor]
-FUNCTIONS: dict[str, LossFunction] = {"dice": dice_loss, "bce_dice": bce_dice_loss}
-MULTICLASS = {"dice": dice_loss}
+
+
+def called(module: type[nn.Module]) -> LossFunction:
+    """A class that has no function, as one."""
+
+    def loss(logits: Tensor, target: Tensor, *, valid: Tensor | None = None, **arguments: Any) -> Tensor:
+        found: Tensor = module(**arguments)(logits, target, valid=valid)
+        return found
+
+    called_with = list(inspect.signature(loss).parameters.values())[:-1]
+    own = inspect.signature(module).parameters.values()
+    loss.__signature__ = inspect.Signature([*called_with, *own])  # type: ignore[attr-defined]
+    return loss
+
+
+FUNCTIONS: dict[str, LossFunction] = {
+    "dice": dice_loss,
+    "bce": bce_loss,
+    "cross_entropy": cross_entropy_loss,
+    "focal": focal_loss,
+    "bce_dice": bce_dice_loss,
+    "ce_dice": called(CEDiceLoss),
+    "dice_focal": called(DiceFocalLoss),
+    "tversky": tversky_loss,
+    "focal_tversky": focal_tversky_loss,
+    "jaccard": jaccard_loss,
+    "generalized_dice": generalized_dice_loss,
+    "mcc": mcc_loss,
+    "lovasz": lovasz_loss,
+    "boundary": boundary_loss,
+    "soft_cldice": soft_cldice_loss,
+}
+MULTICLASS = {
+    "dice": dice_loss,
+    "cross_entropy": cross_entropy_loss,
+    "focal": focal_loss,
+    "ce_dice": called(CEDiceLoss),
+    "dice_focal": called(DiceFocalLoss),
+    "tversky": tversky_loss,
+    "focal_tversky": focal_tversky_loss,
+    "jaccard": jaccard_loss,
+    "generalized_dice": generalized_dice_loss,
+    "mcc": mcc_loss,
+    "lovasz": lovasz_loss,
+    "boundary": boundary_loss,
+    "soft_cldice": soft_cldice_loss,
+}
+OVERLAP = ("dice", "tversky", "focal_tversky", "jaccard", "generalized_dice", "mcc")
 MODULES: dict[str, tuple[type[Loss], LossFunction, dict[str, Any]]] = {
     "dice": (
         DiceLoss,
         dice_loss,
         {"smooth": 2.0, "weight": [1.0, 3.0, 2.0], "from_probabilities": True},
     ),
+    "bce": (
+        BCELoss,
+        bce_loss,
+        {"label_smoothing": 0.25, "pos_weight": [1.0, 4.0, 0.5], "weight": [1.0, 3.0, 2.0]},
+    ),
+    "cross_entropy": (CrossEntropyLoss, cross_entropy_loss, {"label_smoothing": 0.25, "weight": [1.0, 3.0, 2.0]}),
+    "focal": (FocalLoss, focal_loss, {"gamma": 1.0, "alpha": 0.25, "weight": [1.0, 3.0, 2.0]}),
     "bce_dice": (BCEDiceLoss, bce_dice_loss, {"bce_weight": 2.0, "dice_weight": 3.0, "smooth": 2.0}),
+    "tversky": (
+        TverskyLoss,
+        tversky_loss,
+        {"alpha": 0.4, "beta": 0.8, "smooth": 2.0, "weight": [1.0, 3.0, 2.0], "from_probabilities": True},
+    ),
+    "focal_tversky": (
+        FocalTverskyLoss,
+        focal_tversky_loss,
+        {"alpha": 0.4, "beta": 0.8, "gamma": 2.0, "smooth": 2.0, "weight": [1.0, 3.0, 2.0], "from_probabilities": True},
+    ),
+    "jaccard": (
+        JaccardLoss,
+        jaccard_loss,
+        {"smooth": 2.0, "weight": [1.0, 3.0, 2.0], "from_probabilities": True},
+    ),
+    "generalized_dice": (
+        GeneralizedDiceLoss,
+        generalized_dice_loss,
+        {"smooth": 2.0, "from_probabilities": True},
+    ),
+    "mcc": (
+        MCCLoss,
+        mcc_loss,
+        {"smooth": 2.0, "weight": [1.0, 3.0, 2.0], "from_probabilities": True},
+    ),
+    "lovasz": (
+        LovaszLoss,
+        lovasz_loss,
+        {"smooth": 2.0, "classes": "present", "weight": [1.0, 3.0, 2.0], "from_probabilities": True},
+    ),
+    "boundary": (
+        BoundaryLoss,
+        boundary_loss,
+        {"spacing": (0.5, 2.0), "weight": [1.0, 3.0, 2.0], "from_probabilities": True},
+    ),
+    "soft_cldice": (
+        SoftClDiceLoss,
+        soft_cldice_loss,
+        {"iterations": 1, "smooth": 2.0, "weight": [1.0, 3.0, 2.0], "from_probabilities": True},
+    ),
 }
 COMMON = {"include_background": False, "reduction": "none", "check_target": False}
 
-every_loss = pytest.mark.parametrize("loss", FUNCTIONS.values(), ids=FUNCTIONS)
-every_multiclass_loss = pytest.mark.parametrize("loss", MULTICLASS.values(), ids=MULTICLASS)
+
+def of(loss: LossFunction, **arguments: Any) -> dict[str, Any]:
+    """Those of the arguments that the loss has."""
+    return {name: value for name, value in arguments.items() if name in inspect.signature(loss).parameters}
+
+
+def every(losses: dict[str, LossFunction], argument: str = "logits", but: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Runs a test for each of the losses that have this argument; the honest exceptions have tests of their own."""
+    having = {
+        name: loss
+        for name, loss in losses.items()
+        if argument in inspect.signature(loss).parameters and name not in but
+    }
+    return pytest.mark.parametrize("loss", having.values(), ids=having)
+
+
+every_loss = every(FUNCTIONS)
+every_multiclass_loss = every(MULTICLASS)
+every_overlap_loss = every({name: loss for name, loss in FUNCTIONS.items() if name in OVERLAP})
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -71,7 +212,7 @@ def test_with_one_channel_a_mask_needs_no_channel(loss: LossFunction, dtype: tor
     assert torch.equal(loss(logits, target[:, 0].to(dtype)), loss(logits, target))
 
 
-@every_multiclass_loss
+@every(MULTICLASS, "from_probabilities")
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64])
 def test_class_indices_are_the_masks_of_a_softmax(loss: LossFunction, dtype: torch.dtype) -> None:
     logits, target = draw_classes(0, 2, 3, 8, 6)
@@ -80,13 +221,13 @@ def test_class_indices_are_the_masks_of_a_softmax(loss: LossFunction, dtype: tor
     torch.testing.assert_close(loss(logits, target.to(dtype)), expected)
 
 
-@every_loss
+@every(FUNCTIONS, but=("boundary", "soft_cldice"))
 def test_a_volume_is_an_image_with_more_pixels(loss: LossFunction) -> None:
     logits, target = draw(0, 2, 3, 4, 5, 6)
     torch.testing.assert_close(loss(logits, target), loss(logits.flatten(2, 3), target.flatten(2, 3)))
 
 
-@every_multiclass_loss
+@every(MULTICLASS, but=("boundary", "soft_cldice"))
 def test_a_volume_of_class_indices_is_an_image_with_more_pixels(loss: LossFunction) -> None:
     logits, target = draw_classes(0, 2, 3, 4, 5, 6)
     torch.testing.assert_close(loss(logits, target), loss(logits.flatten(2, 3), target.flatten(1, 2)))
@@ -233,7 +374,7 @@ def test_an_index_that_uint8_cannot_hold_does_not_wrap() -> None:
 def test_ignored_pixels_of_class_indices_might_as_well_be_cut_off(
     loss: LossFunction, batch: bool, include_background: bool
 ) -> None:
-    arguments = {"batch": batch, "include_background": include_background}
+    arguments = of(loss, batch=batch, include_background=include_background)
     logits, target = draw_classes(0, 2, 3, 8, 6)
     expected = loss(logits[..., :5, :], target[:, :5], **arguments)
     valid = (torch.arange(8) < 5)[None, :, None]
@@ -271,7 +412,8 @@ def test_nan_logits_in_pixels_of_the_ignored_index_change_nothing(loss: LossFunc
 def test_if_nothing_is_left_the_loss_and_its_gradient_are_zero(loss: LossFunction, batch: bool, reduction: str) -> None:
     logits, target = draw(0, 2, 3, 8, 6)
     valid = torch.zeros(1, 1, 1, dtype=torch.bool)
-    found = loss(logits.fill_(math.nan).requires_grad_(), target, valid=valid, batch=batch, reduction=reduction)
+    arguments = of(loss, batch=batch, reduction=reduction)
+    found = loss(logits.fill_(math.nan).requires_grad_(), target, valid=valid, **arguments)
     found.sum().backward()
     assert not found.any()
     assert logits.grad is not None
@@ -349,16 +491,17 @@ def test_the_order_of_exclusive_classes_does_not_matter(loss: LossFunction, seed
 # --- reduction ---
 
 
-@every_loss
+@every(FUNCTIONS, "reduction")
 @given(seed=seeds, classes=st.integers(1, 3), batch=st.booleans())
 def test_mean_and_sum_are_those_of_none(loss: LossFunction, seed: int, classes: int, batch: bool) -> None:
     logits, target = draw(seed, 3, classes, 5, 4)
-    each = loss(logits, target, reduction="none", batch=batch)
-    torch.testing.assert_close(loss(logits, target, batch=batch), each.mean())
-    torch.testing.assert_close(loss(logits, target, reduction="sum", batch=batch), each.sum())
+    pooled = of(loss, batch=batch)
+    each = loss(logits, target, reduction="none", **pooled)
+    torch.testing.assert_close(loss(logits, target, **pooled), each.mean())
+    torch.testing.assert_close(loss(logits, target, reduction="sum", **pooled), each.sum())
 
 
-@every_loss
+@every(FUNCTIONS, "reduction")
 @given(seed=seeds, split=st.integers(1, 3))
 def test_the_losses_of_images_do_not_depend_on_the_split_into_batches(
     loss: LossFunction, seed: int, split: int
@@ -368,7 +511,7 @@ def test_the_losses_of_images_do_not_depend_on_the_split_into_batches(
     torch.testing.assert_close(loss(logits, target, reduction="none"), torch.cat(parts))
 
 
-@every_loss
+@every(FUNCTIONS, "reduction")
 def test_an_unknown_reduction_is_refused(loss: LossFunction) -> None:
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'average'"):
         loss(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8), reduction="average")
@@ -443,7 +586,7 @@ def test_the_gradient_is_that_of_the_value(loss: LossFunction, arguments: dict[s
     logits, target = draw(0, 2, 2, 3, 2)
     soft = torch.where(target, 0.75, 0.0)
     for t in (target, soft):
-        assert torch.autograd.gradcheck(partial(loss, target=t, **arguments), logits.requires_grad_())
+        assert torch.autograd.gradcheck(partial(loss, target=t, **of(loss, **arguments)), logits.requires_grad_())
 
 
 @every_multiclass_loss
@@ -456,39 +599,88 @@ def test_the_gradient_through_the_softmax_is_that_of_the_value(loss: LossFunctio
 # --- right is better than wrong ---
 
 
-@every_loss
+@every(FUNCTIONS, but=("boundary",))
 @given(seed=seeds, batch=st.booleans())
 def test_the_perfect_mask_costs_nothing(loss: LossFunction, seed: int, batch: bool) -> None:
     _, target = draw(seed, 2, 3, 5, 4)
     target[0, 0] = False
-    assert loss(target * 200.0 - 100, target, batch=batch).item() == pytest.approx(0, abs=1e-6)
+    assert loss(target * 200.0 - 100, target, **of(loss, batch=batch)).item() == pytest.approx(0, abs=1e-6)
 
 
-@every_loss
+@every(FUNCTIONS, but=("soft_cldice",))
 @given(seed=seeds, batch=st.booleans())
 def test_a_wrong_pixel_that_turns_right_never_makes_it_worse(loss: LossFunction, seed: int, batch: bool) -> None:
     logits, target = draw(seed, 2, 2, 4, 3)
     pixel = seed % target.numel()
     better = logits.clone()
     better.view(-1)[pixel] = logits.view(-1)[pixel].abs() * (1 if target.view(-1)[pixel] else -1)
-    assert loss(better, target, batch=batch) <= loss(logits, target, batch=batch) + 1e-12
+    pooled = of(loss, batch=batch)
+    assert loss(better, target, **pooled) <= loss(logits, target, **pooled) + 1e-12
 
 
-@every_loss
+@every(FUNCTIONS, but=("lovasz", "soft_cldice"))
 @pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_false_positives_on_a_batch_without_tumour_are_pushed_down(
     loss: LossFunction, batch: bool, dtype: torch.dtype
 ) -> None:
     logits = torch.full((8, 1, 256, 256), -1.0, dtype=dtype)
-    assert (gradient(loss, logits, torch.zeros(8, 1, 256, 256), batch=batch) > 0).all()
+    assert (gradient(loss, logits, torch.zeros(8, 1, 256, 256), **of(loss, batch=batch)) > 0).all()
+
+
+@every(FUNCTIONS, but=("soft_cldice",))
+@pytest.mark.parametrize("batch", [True, False])
+def test_misses_on_a_batch_that_is_all_tumour_are_pushed_up(loss: LossFunction, batch: bool) -> None:
+    logits = torch.full((8, 1, 256, 256), -1.0)
+    assert (gradient(loss, logits, torch.ones(8, 1, 256, 256), **of(loss, batch=batch)) < 0).all()
+
+
+@every(FUNCTIONS, "gather", but=("soft_cldice",))
+@pytest.mark.parametrize("batch", [True, False])
+def test_without_tumour_it_falls_to_0_as_the_false_positives_vanish(loss: LossFunction, batch: bool) -> None:
+    target = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
+    found = [loss(torch.full_like(target, x), target, **of(loss, batch=batch)) for x in (0.0, -4.0, -8.0, -16.0, -40.0)]
+    assert all(later < earlier for earlier, later in pairwise(found))
+    assert found[-1] < 1e-6
+
+
+@every_overlap_loss
+@given(seed=seeds, batch=st.booleans(), soft=st.booleans())
+def test_an_overlap_loss_lies_in_its_range(loss: LossFunction, seed: int, batch: bool, soft: bool) -> None:
+    logits, target = draw(seed, 2, 3, 6, 5, dtype=torch.float32)
+    found = loss(logits, torch.where(target, 0.6, 0.0) if soft else target, batch=batch, reduction="none")
+    # A correlation may be negative.
+    assert (found >= -1e-6).all()
+    assert (found <= (2 if loss is mcc_loss else 1) + 1e-6).all()
+
+
+@every(FUNCTIONS, "gather")
+@pytest.mark.parametrize("smooth", [0, -1.0, math.nan, math.inf])
+def test_no_smoothing_is_refused(loss: LossFunction, smooth: float) -> None:
+    with pytest.raises(ValueError, match="smooth must be a positive number, got"):
+        loss(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), smooth=smooth)
+
+
+# --- layouts ---
 
 
 @every_loss
 @pytest.mark.parametrize("batch", [True, False])
-def test_misses_on_a_batch_that_is_all_tumour_are_pushed_up(loss: LossFunction, batch: bool) -> None:
-    logits = torch.full((8, 1, 256, 256), -1.0)
-    assert (gradient(loss, logits, torch.ones(8, 1, 256, 256), batch=batch) < 0).all()
+def test_the_layout_in_memory_does_not_matter(loss: LossFunction, batch: bool) -> None:
+    logits, target = draw(0, 3, 4, 6, 5, dtype=torch.float32)
+    last = [x.contiguous(memory_format=torch.channels_last) for x in (logits, target)]
+    pooled = of(loss, batch=batch)
+    for x, t in (last, (last[0], target), (logits, last[1]), (logits.mT.contiguous().mT, target)):
+        torch.testing.assert_close(loss(x, t, **pooled), loss(logits, target, **pooled))
+        torch.testing.assert_close(gradient(loss, x, t, **pooled), gradient(loss, logits, target, **pooled))
+
+
+@every_multiclass_loss
+def test_the_layout_of_exclusive_classes_does_not_matter(loss: LossFunction) -> None:
+    logits, target = draw_classes(0, 3, 4, 6, 5)
+    last = logits.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(loss(last, target), loss(logits, target))
+    torch.testing.assert_close(gradient(loss, last, target), gradient(loss, logits, target))
 
 
 # --- compiled ---
@@ -513,7 +705,7 @@ def test_compiled_on_class_indices_it_is_equal(loss: LossFunction) -> None:
     logits, target = draw_classes(0, 2, 3, 8, 6)
     target[:, :2] = 255
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
-    arguments = {"ignore_index": 255, "weight": torch.tensor([1.0, 2.0, 3.0])}
+    arguments = of(loss, ignore_index=255, weight=torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(compiled(logits, target, **arguments), loss(logits, target, **arguments))
 
 
@@ -529,7 +721,7 @@ def test_a_module_calls_its_function_with_every_argument(
     valid = target[:, 0]
     assert torch.equal(module()(logits, target), function(logits, target))
     for batch in (True, False):
-        given_to_both = {**COMMON, **arguments, "batch": batch}
+        given_to_both = {**COMMON, **arguments, **of(function, batch=batch)}
         found = module(**given_to_both)(logits, target * 1.5, valid=valid)
         assert torch.equal(found, function(logits, target * 1.5, valid=valid, **given_to_both))
     integers = torch.full((2, 8, 6), 7)

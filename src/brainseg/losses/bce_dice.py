@@ -1,10 +1,12 @@
 """Cross-entropy and Dice of the published experiments."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from brainseg.losses.dice import soft_dice
-from brainseg.losses.rules import Case, Loss, Reduction, divide, prepare, reduce
+from brainseg.losses.overlap import gather_sums, soft_counts
+from brainseg.losses.rules import Case, Loss, Reduction, check_masks, divide, prepare, reduce
 
 
 def bce_dice_loss(
@@ -15,6 +17,7 @@ def bce_dice_loss(
     dice_weight: float = 1.0,
     smooth: float = 1e-5,
     batch: bool = False,
+    gather: bool = True,
     include_background: bool = True,
     ignore_index: int | None = None,
     valid: Tensor | None = None,
@@ -38,6 +41,9 @@ def bce_dice_loss(
         dice_weight: b.
         smooth: s.
         batch: pool the sums over the images of the batch too.
+        gather: with `batch`, pool them over the processes of torch.distributed too, wherever gradients are enabled:
+            DDP's mean of the gradients is then that of one process with all images, and all processes must call the
+            loss equally often. Under no_grad, as in validation, each process has its own loss.
         include_background: False leaves class 0 out.
         ignore_index: value of an integer target whose pixels are ignored.
         valid: bool, False where pixels are ignored; (H, W), (B, H, W) or (B, K, H, W), each side may be 1. An image
@@ -62,6 +68,7 @@ def bce_dice_loss(
         target,
         smooth=smooth,
         batch=batch,
+        gather=gather,
         include_background=include_background,
         ignore_index=ignore_index,
         valid=valid,
@@ -88,6 +95,7 @@ class BCEDiceLoss(Loss):
         dice_weight: float = 1.0,
         smooth: float = 1e-5,
         batch: bool = False,
+        gather: bool = True,
         include_background: bool = True,
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
@@ -96,6 +104,7 @@ class BCEDiceLoss(Loss):
         super().__init__(
             smooth=smooth,
             batch=batch,
+            gather=gather,
             include_background=include_background,
             ignore_index=ignore_index,
             reduction=reduction,
@@ -122,6 +131,7 @@ def _terms(
     *,
     smooth: float,
     batch: bool,
+    gather: bool,
     include_background: bool,
     ignore_index: int | None,
     valid: Tensor | None,
@@ -136,19 +146,22 @@ def _terms(
         valid=valid,
         check_target=check_target,
     )
-    if case.multiclass:
-        raise ValueError(
-            f"target of shape {tuple(target.shape)} has class indices, logits have {logits.shape[1]} channels, and a"
-            " sigmoid needs one mask a class: give a floating or bool target of the logits' shape"
-        )
-    axes = tuple(range(0 if batch else 1, logits.ndim))
-    bce, dice = _mean_bce(case, axes), soft_dice(case.probabilities(), case.masks(), axes, smooth)
-    counted = case.counted(axes)
+    check_masks(case)
+    bce = _mean_bce(case, batch=batch, gather=gather)
+    counts = soft_counts(case, batch=batch, gather=gather)
+    # All classes of an image pooled.
+    dice = soft_dice(counts.intersection.sum(-1), (counts.predicted + counts.target).sum(-1), smooth)
+    counted = None if counts.counted is None else counts.counted.any(-1)
     return reduce(bce, counted=counted, reduction=reduction), reduce(dice, counted=counted, reduction=reduction)
 
 
-def _mean_bce(case: Case, axes: tuple[int, ...]) -> Tensor:
+def _mean_bce(case: Case, *, batch: bool, gather: bool) -> Tensor:
+    axes = tuple(range(0 if batch else 1, case.logits.ndim))
     bce = F.binary_cross_entropy_with_logits(case.logits, case.target, reduction="none")
     if case.valid is None:
-        return bce.mean(axes)
-    return divide((bce * case.valid).sum(axes), case.valid.expand_as(bce).sum(axes))
+        total = bce.sum(axes)
+        pixels = torch.full_like(total, bce.shape[axes[0] :].numel())
+    else:
+        total, pixels = (bce * case.valid).sum(axes), case.valid.expand_as(bce).sum(axes, dtype=bce.dtype)
+    (total, pixels), _ = gather_sums((total, pixels), None, gather=batch and gather)
+    return divide(total, pixels)

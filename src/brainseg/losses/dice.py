@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from brainseg.losses.overlap import soft_counts
 from brainseg.losses.rules import Loss, Reduction, check_smooth, prepare, reduce
 
 
@@ -13,6 +14,7 @@ def dice_loss(
     *,
     smooth: float = 1.0,
     batch: bool = False,
+    gather: bool = True,
     weight: Tensor | Sequence[float] | None = None,
     include_background: bool = True,
     ignore_index: int | None = None,
@@ -30,6 +32,9 @@ def dice_loss(
         target: (B, K, H, W) floating or bool, in [0, 1]; or (B, H, W) class indices (K = 1: the binary mask).
         smooth: s; with an empty target the loss falls to 0 as the predicted mass falls below s pixels.
         batch: pool the sums over the images of the batch.
+        gather: with `batch`, pool them over the processes of torch.distributed too, wherever gradients are enabled:
+            DDP's mean of the gradients is then that of one process with all images, and all processes must call the
+            loss equally often. Under no_grad, as in validation, each process has its own loss.
         weight: (K,); the mean over classes is sum(w * loss) / sum(w).
         include_background: False leaves class 0 out of the mean.
         ignore_index: value of an integer target whose pixels are ignored.
@@ -62,10 +67,9 @@ def dice_loss(
         from_probabilities=from_probabilities,
         check_target=check_target,
     )
-    pixels = tuple(range(2, logits.ndim))
-    axes = (0, *pixels) if batch else pixels
-    loss = soft_dice(case.probabilities(), case.masks(), axes, smooth)
-    return reduce(loss, weight=case.weight, counted=case.counted(axes), reduction=reduction)
+    counts = soft_counts(case, batch=batch, gather=gather)
+    loss = soft_dice(counts.intersection, counts.predicted + counts.target, smooth)
+    return reduce(loss, weight=case.weight, counted=counts.counted, reduction=reduction)
 
 
 class DiceLoss(Loss):
@@ -82,6 +86,7 @@ class DiceLoss(Loss):
         *,
         smooth: float = 1.0,
         batch: bool = False,
+        gather: bool = True,
         weight: Tensor | Sequence[float] | None = None,
         include_background: bool = True,
         ignore_index: int | None = None,
@@ -93,6 +98,7 @@ class DiceLoss(Loss):
             weight=weight,
             smooth=smooth,
             batch=batch,
+            gather=gather,
             include_background=include_background,
             ignore_index=ignore_index,
             reduction=reduction,
@@ -104,9 +110,8 @@ class DiceLoss(Loss):
         return dice_loss(logits, target, weight=self.weight, valid=valid, **self.arguments)
 
 
-def soft_dice(p: Tensor, t: Tensor, axes: tuple[int, ...], smooth: float) -> Tensor:
-    """1 - (2 * sum(p * t) + smooth) / (sum(p) + sum(t) + smooth), the sums over `axes`."""
+def soft_dice(intersection: Tensor, size: Tensor, smooth: float) -> Tensor:
+    """1 - (2 * intersection + smooth) / (size + smooth), where the size is that of both masks."""
     check_smooth(smooth)
-    # Not (sum(p) + sum(t) - 2 * sum(p * t)) / (...): its gradient on an empty mask is lost in float32's rounding.
-    intersection = (p * t).sum(axes)
-    return 1 - (2 * intersection + smooth) / (p.sum(axes) + t.sum(axes) + smooth)
+    # Not (size - 2 * intersection) / (size + smooth): its gradient on an empty mask is lost in float32's rounding.
+    return 1 - (2 * intersection + smooth) / (size + smooth)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Reduction = Literal["mean", "sum", "none"]
@@ -45,17 +46,41 @@ class Case:
 
     def masks(self) -> Tensor:
         """(B, K, ...) masks of the classes that count, 0 in ignored pixels."""
-        if not self.multiclass:
-            return self.target
+        return self.class_masks().to(self.logits.dtype) if self.multiclass else self.target
+
+    def class_masks(self) -> Tensor:
+        """(B, K, ...) bool masks of the classes that count, False in ignored pixels; only if `multiclass`."""
         classes = torch.arange(self.first_class, self.logits.shape[1], device=self.target.device)
-        masks = (self.target[:, None] == classes.view(-1, *[1] * (self.target.ndim - 1))).to(self.logits.dtype)
-        return masks if self.valid is None else masks * self.valid
+        masks = self.target[:, None] == classes.view(-1, *[1] * (self.target.ndim - 1))
+        return masks if self.valid is None else masks & self.valid
 
     def counted(self, axes: tuple[int, ...]) -> Tensor | None:
         """Which masks have a pixel that is not ignored: bool, `axes` reduced; None if nothing is ignored."""
         if self.valid is None:
             return None
         return self.valid.expand_as(self.logits)[:, self.first_class :].any(axes)
+
+    def class_weight(self) -> Tensor | None:
+        """(K,) weights of the channels of `logits`, 0 for one that is left out; None if all are 1."""
+        if not self.first_class:
+            return self.weight
+        weight = self.logits.new_ones(self.logits.shape[1] - 1) if self.weight is None else self.weight
+        return F.pad(weight, (self.first_class, 0))
+
+    def pixel_weight(self) -> Tensor | None:
+        """Weights of losses one a pixel, (B, K, ...) or with `multiclass` (B, ...): those of its class, 0 if ignored.
+
+        They broadcast; None if all are 1.
+        """
+        weight, valid = self.class_weight(), self.valid
+        if self.multiclass:
+            weight = None if weight is None else weight[self.target]
+            valid = None if valid is None else valid[:, 0]
+        elif weight is not None:
+            weight = weight.view(-1, *[1] * (self.logits.ndim - 2))
+        if valid is None:
+            return weight
+        return valid.to(self.logits.dtype) if weight is None else weight * valid
 
 
 def prepare(
@@ -88,7 +113,7 @@ def prepare(
         ValueError: shapes or dtypes that do not fit; values of the target out of range.
     """
     multiclass = _is_multiclass(logits, target)
-    weight = None if weight is None else _class_weight(weight, logits)
+    weight = None if weight is None else per_class("weight", weight, logits)
     valid = _valid_pixels(logits, target, valid, ignore_index, multiclass=multiclass)
     dtype = target.dtype
     logits = to_computing_dtype(logits)
@@ -136,7 +161,7 @@ def reduce(
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.mean() if weight is None else divide(loss.sum(), weight.expand_as(loss).sum())
+    return loss.mean() if weight is None else divide(loss.sum(), broadcast_sum(weight, loss))
 
 
 def divide(total: Tensor, count: Tensor) -> Tensor:
@@ -144,15 +169,48 @@ def divide(total: Tensor, count: Tensor) -> Tensor:
     return total / count.masked_fill(count == 0, 1)
 
 
+def broadcast_sum(x: Tensor, like: Tensor) -> Tensor:
+    """Sum of x once it is broadcast to the shape of `like`, without writing that out."""
+    return x.sum() * (like.numel() // max(x.numel(), 1))
+
+
 def to_computing_dtype(x: Tensor) -> Tensor:
-    """float64 as it is, every smaller floating dtype as float32."""
-    return x if x.dtype == torch.float64 else x.float()
+    """Half types as float32, others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def check_smooth(smooth: float) -> None:
     """Raises ValueError unless 0 < smooth < inf: with 0 an empty mask would be 0/0."""
     if not 0 < smooth < math.inf:
         raise ValueError(f"smooth must be a positive number, got {smooth!r}; without it empty masks give 0/0")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless 0 <= value <= 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
+
+
+def check_masks(case: Case) -> None:
+    """Raises ValueError if the target has class indices: a loss of sigmoids needs one mask a class."""
+    if case.multiclass:
+        raise ValueError(
+            f"target of shape {tuple(case.target.shape)} has class indices, logits have {case.logits.shape[1]}"
+            " channels, and a sigmoid needs one mask a class: give a floating or bool target of the logits' shape"
+        )
+
+
+def per_class(name: str, values: Tensor | Sequence[float], logits: Tensor) -> Tensor:
+    """An argument of one number a class: (K,), of the computing dtype and on the device of the logits.
+
+    Raises:
+        ValueError: another shape.
+    """
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    numbers = torch.as_tensor(values, dtype=dtype, device=logits.device)
+    if numbers.shape != logits.shape[1:2]:
+        raise ValueError(f"{name} of shape {tuple(numbers.shape)}, expected one number a class: ({logits.shape[1]},)")
+    return numbers
 
 
 class Loss(nn.Module):
@@ -195,14 +253,6 @@ def _is_multiclass(logits: Tensor, target: Tensor) -> bool:
         " expected a floating or bool target of the logits' shape, or an integer one (for one channel also bool)"
         f" of shape {flat}"
     )
-
-
-def _class_weight(weight: Tensor | Sequence[float], logits: Tensor) -> Tensor:
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    weight = torch.as_tensor(weight, dtype=dtype, device=logits.device)
-    if weight.shape != logits.shape[1:2]:
-        raise ValueError(f"weight of shape {tuple(weight.shape)}, expected one number a class: ({logits.shape[1]},)")
-    return weight
 
 
 def _valid_pixels(
