@@ -15,7 +15,7 @@ import yaml
 from brainseg.models import ModelSummary, ResUNet, SegmentationModel, UNet, create_model, list_models, summary
 
 PAGES = Path(__file__).parent / "models"
-RUNS = Path(__file__).parent / "runs" / "networks_128"
+RUNS = PAGES / "runs"
 TIMES = Path(__file__).parents[1] / "benchmarks" / "results" / "models.json"
 BLOCK = re.compile(r"(<!-- (\w+)(?:: (.*?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 COSTS = "parameters | GMACs | GFLOPs | training memory"
