@@ -277,6 +277,14 @@ def _ceil_div(side: int, divisor: int) -> int:
     return positive
 
 
+def describe_features(channels: Sequence[int], reductions: Sequence[int], boxes: Sequence[str]) -> list[dict[str, Any]]:
+    """The encoder's features under timm's names, shallow to deep."""
+    return [
+        {"num_chs": width, "reduction": reduction, "module": box}
+        for width, reduction, box in zip(channels, reductions, boxes, strict=True)
+    ]
+
+
 def check_count(name: str, value: Any) -> int:
     """The value as a plain integer (numpy's are welcome); ValueError unless it is a positive one."""
     try:
