@@ -34,9 +34,10 @@ def stages(name: str) -> str:
 
 def variants(pattern: str) -> str:
     """The registered networks of a family, and what one image of 256x256 costs."""
-    names = list_models(pattern)
+    models = {name: build(name) for name in list_models(pattern)}
     rows = [
-        f"| `{name}` | {', '.join(map(str, build(name).config['channels']))} | {costs(build(name))} |" for name in names
+        f"| `{name}` | {', '.join(map(str, model.config['channels']))} | {costs(model)} |"
+        for name, model in models.items()
     ]
     return "\n".join([f"| name | channels | {COSTS} |", "|---|---|---:|---:|---:|---:|", *rows])
 

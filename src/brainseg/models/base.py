@@ -85,7 +85,7 @@ class SegmentationModel(nn.Module):
                 reduction = self.decoder_stride * 2 ** (boxes - level)
                 coarser.append(self._cropped(self.auxiliary_heads[level](x), height, width, reduction))
         logits = self._logits(x, height, width)
-        return [logits, *reversed(coarser)] if coarser else logits
+        return [logits, *reversed(coarser)] if self.training and self.config["deep_supervision"] else logits
 
     @overload
     def forward_intermediates(self, images: Tensor, *, intermediates_only: Literal[True]) -> list[Tensor]: ...
