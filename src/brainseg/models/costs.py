@@ -18,7 +18,7 @@ class StageSummary:
     """One box of a network; what data meets between two boxes counts with the later one.
 
     Attributes:
-        name: of the box in the network; an encoder of timm has a row for each feature, by its name in `feature_info`, or
+        name: of the box in the network; an encoder of timm has a row a feature, by its name in `feature_info`, or
             one row where these names repeat.
         shape: (channels, height, width) of its output, before the padding of the image is cropped off; None where
             evaluation does not call the box (the heads of deep supervision) or gets several tensors from it.
