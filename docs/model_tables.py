@@ -15,7 +15,7 @@ import yaml
 from brainseg.models import ModelSummary, ResUNet, SegmentationModel, UNet, create_model, list_models, summary
 
 PAGES = Path(__file__).parent / "models"
-RUNS = Path(__file__).parent / "runs" / "networks_128"
+RUNS = PAGES / "runs"
 TIMES = Path(__file__).parents[1] / "benchmarks" / "results" / "models.json"
 BLOCK = re.compile(r"(<!-- (\w+)(?:: (.*?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 COSTS = "parameters | GMACs | GFLOPs | training memory"
@@ -34,9 +34,10 @@ def stages(name: str) -> str:
 
 def variants(pattern: str) -> str:
     """The registered networks of a family, and what one image of 256x256 costs."""
-    names = list_models(pattern)
+    models = {name: build(name) for name in list_models(pattern)}
     rows = [
-        f"| `{name}` | {', '.join(map(str, build(name).config['channels']))} | {costs(build(name))} |" for name in names
+        f"| `{name}` | {', '.join(map(str, model.config['channels']))} | {costs(model)} |"
+        for name, model in models.items()
     ]
     return "\n".join([f"| name | channels | {COSTS} |", "|---|---|---:|---:|---:|---:|", *rows])
 

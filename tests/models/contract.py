@@ -190,13 +190,13 @@ def test_layout_changes_nothing_but_speed(name: str) -> None:
 
 @every_name
 def test_layout_changes_no_gradient(name: str) -> None:
-    plain, model = narrow(name).train(), narrow(name).train().to(memory_format=torch.channels_last)
-    plain(images(3)).square().mean().backward()
-    model(images(3).to(memory_format=torch.channels_last)).square().mean().backward()
-    zero = biases_that_cancel(model)
+    # In float64: oneDNN picks other algorithms for other layouts, and a ReLU near zero may open for one alone.
+    plain, model = (narrow(name).double().train() for _ in range(2))
+    model.to(memory_format=torch.channels_last)
+    plain(images(3).double()).square().mean().backward()
+    model(images(3).double().to(memory_format=torch.channels_last)).square().mean().backward()
     for (key, a), b in zip(plain.named_parameters(), model.parameters(), strict=True):
-        if key not in zero:
-            assert_close(b.grad, a.grad, 1e-4)
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-8, atol=1e-12, msg=key)
 
 
 @every_name
@@ -274,16 +274,16 @@ def test_reset_classifier_changes_the_heads_alone(name: str) -> None:
 
 def saved_bytes(model: SegmentationModel, x: Tensor) -> int:
     """Bytes that the forward pass keeps for the backward pass, each memory once."""
-    storages: dict[int, int] = {}
+    storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no other gets the address
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
+        storages[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(x).square().mean().backward()
-    return sum(storages.values())
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 @every_name

@@ -134,6 +134,20 @@ def test_unknown_encoders_are_answered_with_the_closest() -> None:
         UNet(encoder="resnt34")
 
 
+@pytest.mark.parametrize("encoder", ["hf-hub:somebody/something", "", 3])
+def test_what_is_no_name_gets_a_short_answer(encoder: object) -> None:
+    with pytest.raises(ValueError, match="there is no timm model") as error:
+        UNet(encoder=encoder)  # type: ignore[arg-type]
+    assert len(str(error.value)) < 400
+
+
+def test_an_unknown_tag_and_a_pretrained_that_is_no_bool_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"timm gives no features of 'resnet18.nonsense': .*tag"):
+        UNet(encoder="resnet18.nonsense")
+    with pytest.raises(ValueError, match="pretrained must be True or False, got 'no'"):
+        UNet(encoder="test_resnet", pretrained="no")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [

@@ -60,6 +60,21 @@ def test_a_truncated_pytorch_file_is_refused(model: UNeXt, tmp_path: Path, keep:
         load_weights(model, tmp_path / "model.pth")
 
 
+@pytest.mark.parametrize("content", [b"", b"hello", b"error 404", b"a,b\n1,2\n", b"GIF89a", b"<html></html>"])
+def test_a_foreign_pytorch_file_is_refused(model: UNeXt, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model.pt is .*no PyTorch file"):
+        load_weights(model, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_truncated_legacy_file_is_refused(model: UNeXt, tmp_path: Path, keep: float) -> None:
+    torch.save(model.state_dict(), tmp_path / "model.pt", _use_new_zipfile_serialization=False)
+    truncate(tmp_path / "model.pt", keep)
+    with pytest.raises(ValueError, match="no PyTorch file"):
+        load_weights(model, tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_malicious_file_runs_nothing(
     model: UNeXt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool

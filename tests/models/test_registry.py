@@ -1,12 +1,23 @@
 """Names: listed by pattern, built with changes, and the nearest one for a wrong one."""
 
+from pathlib import Path
+
 import pytest
 
 from brainseg.models import UNeXt, create_model, list_models
 
 
 def test_names_are_listed_by_pattern() -> None:
-    assert list_models() == ["unext_tiny", "unext_small", "unext", "unext_large"]
+    assert list_models() == [
+        "unext_tiny",
+        "unext_small",
+        "unext",
+        "unext_large",
+        "unet_small",
+        "unet",
+        "resunet",
+    ]
+    assert list_models("unext*") == ["unext_tiny", "unext_small", "unext", "unext_large"]
     assert list_models("unext_*") == ["unext_tiny", "unext_small", "unext_large"]
     assert list_models("resnet*") == []
 
@@ -22,3 +33,14 @@ def test_arguments_go_before_those_of_the_name() -> None:
 def test_unknown_names_are_answered_with_the_closest(name: str, closest: str) -> None:
     with pytest.raises(ValueError, match=f"there is no model '{name}'; did you mean .*{closest}"):
         create_model(name)
+
+
+def test_a_backbone_brings_its_own_decoder_widths() -> None:
+    for name in ("unet", "unet_small"):
+        assert create_model(name, encoder="test_resnet").config["channels"] == [256, 128, 64, 32]
+
+
+def test_a_folder_of_another_width_is_not_taken_for_the_name(tmp_path: Path) -> None:
+    create_model("unet_small", channels=(4, 8, 16, 32, 64)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="does not fit"):
+        create_model("unet_small", weights=tmp_path)

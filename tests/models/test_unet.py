@@ -102,3 +102,9 @@ def test_the_bottleneck_is_the_last_and_smallest_feature() -> None:
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UNet(**arguments)
+
+
+def test_deep_supervision_of_one_decoder_block_is_a_list_too() -> None:
+    outputs = UNet(channels=(4, 6), deep_supervision=True).train()(torch.rand(2, 3, 64, 64))
+    assert [tuple(output.shape) for output in outputs] == [(2, 1, 64, 64)]
+    assert isinstance(outputs, list)

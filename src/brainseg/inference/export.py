@@ -30,12 +30,13 @@ def export(model: SegmentationModel, path: str | Path | None = None) -> Exported
 
     Returns:
         the program, on the model's device and in its dtype; its `module()` maps images (B, C, H, W) to logits
-        (B, K, H, W). It takes sides of more than `model.stride` pixels, from 33 for UNeXt and most backbones; the ONNX
+        (B, K, H, W). It takes sides of more than `model.stride` pixels (UNeXt and most backbones: from 33); the ONNX
         model takes all that the network takes.
 
     Raises:
         ValueError: another suffix.
         ImportError: an ONNX model without onnx and onnxscript.
+        RuntimeError: PyTorch's, for a backbone that computes by the size of the image, such as Swin by its windows.
     """
     if path is None:
         return _trace(model)
@@ -93,7 +94,7 @@ def _write_onnx(program: ExportedProgram, path: Path, config: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps back what PyTorch's exporter has to say of its own code."""
-    operators = logging.getLogger("torch.onnx._internal.exporter._schemas")  # missing annotations, up to 2.9
+    operators = logging.getLogger("torch.onnx._internal.exporter._schemas")  # torch 2.9 misses annotations
     level = operators.level
     operators.setLevel(logging.ERROR)
     try:

@@ -14,8 +14,10 @@ Model = TypeVar("Model", bound=nn.Module)
 def optimize(model: Model) -> Model:
     """A copy in eval mode with batch norms folded into the convolutions before them, weights in channels_last.
 
+    A batch norm that stands before its convolution, as in the pre-activation units of ResUNet, stays.
+
     On the CPU also 2x2 max pooling and bilinear x2 upsampling are done in a way that is faster there. Results are equal
-    up to rounding. The copy is for inference alone: it has no batch norm to train with, and is not saved by
+    up to rounding. The copy is for inference alone: it is not to be trained, and is not saved by
     `save_pretrained`.
 
     Args:

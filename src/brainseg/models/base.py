@@ -85,7 +85,7 @@ class SegmentationModel(nn.Module):
                 reduction = self.decoder_stride * 2 ** (boxes - level)
                 coarser.append(self._cropped(self.auxiliary_heads[level](x), height, width, reduction))
         logits = self._logits(x, height, width)
-        return [logits, *reversed(coarser)] if coarser else logits
+        return [logits, *reversed(coarser)] if self.training and self.config["deep_supervision"] else logits
 
     @overload
     def forward_intermediates(self, images: Tensor, *, intermediates_only: Literal[True]) -> list[Tensor]: ...
@@ -275,6 +275,14 @@ def _ceil_div(side: int, divisor: int) -> int:
     # Shape inference of an export does not see by itself that this is positive, and so that no map can be empty.
     positive: int = torch.sym_max(quotient, 1)  # type: ignore[no-untyped-call]
     return positive
+
+
+def describe_features(channels: Sequence[int], reductions: Sequence[int], boxes: Sequence[str]) -> list[dict[str, Any]]:
+    """The encoder's features under timm's names, shallow to deep."""
+    return [
+        {"num_chs": width, "reduction": reduction, "module": box}
+        for width, reduction, box in zip(channels, reductions, boxes, strict=True)
+    ]
 
 
 def check_count(name: str, value: Any) -> int:

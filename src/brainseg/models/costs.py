@@ -18,7 +18,8 @@ class StageSummary:
     """One box of a network; what data meets between two boxes counts with the later one.
 
     Attributes:
-        name: of the box in the network; an encoder of timm has a row for each feature, by its name in `feature_info`.
+        name: of the box in the network; an encoder of timm has a row a feature, by its name in `feature_info`, or
+            one row where these names repeat.
         shape: (channels, height, width) of its output, before the padding of the image is cropped off; None where
             evaluation does not call the box (the heads of deep supervision) or gets several tensors from it.
         parameters: trainable and frozen ones, those that several boxes share with the first.
@@ -123,10 +124,13 @@ def _walk(model: SegmentationModel, image: Tensor) -> tuple[int, list[StageSumma
     """Multiply-adds of the image, and the boxes that it meets; leaves hooks on the model."""
     height, width = (-(-side // model.stride) * model.stride for side in image.shape[2:])
     # An encoder of timm is one box, and its features come from boxes inside it, in layouts of their own.
+    # Where timm does not name the boxes, the encoder is one row.
     features = {
         info["module"]: (info["num_chs"], height // info["reduction"], width // info["reduction"])
         for info in getattr(model, "feature_info", ())
     }
+    if len(features) < len(getattr(model, "feature_info", ())):
+        features = {}
     boxes = {**{name: model.get_submodule(name) for name in features}, **dict(_boxes(model))}
     stages: list[StageSummary] = []
     met: set[nn.Parameter] = set()

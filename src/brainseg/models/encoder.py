@@ -56,7 +56,7 @@ class TimmEncoder(nn.Module):
     def _find(self, name: str) -> str:
         """The box that timm calls so: the dots of some names are gone in a backbone of features alone."""
         modules = dict(self.backbone.named_modules())
-        known = next((box for box in (name, name.replace(".", "_", 1)) if box in modules), "")
+        known = next((box for box in (name, name.replace(".", "_", 1), f"model.{name}") if box in modules), "")
         return f"backbone.{known}".rstrip(".")
 
     def _try(self, name: str, in_channels: int) -> None:
@@ -88,10 +88,14 @@ def _create(name: str, in_channels: int, pretrained: bool) -> nn.Module:
 
     if not isinstance(name, str) or not timm.is_model(name):
         raise ValueError(f"{no_such('timm model', str(name), timm.list_models())} timm.list_models() shows all")
+    if not isinstance(pretrained, bool):
+        raise ValueError(f"pretrained must be True or False, got {pretrained!r}")
     arguments: dict[str, Any] = {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
     try:
         # Swin checks sizes unless told not to; others do not know the argument.
         backbone: nn.Module = timm.create_model(name, **arguments, strict_img_size=False)
     except TypeError:
         backbone = timm.create_model(name, **arguments)
+    except RuntimeError as error:
+        raise ValueError(f"timm gives no features of {name!r}: {error}") from error
     return backbone

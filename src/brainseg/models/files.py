@@ -112,8 +112,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"{path} is no PyTorch file or holds more than tensors, and is not loaded since that could run code in it; "
             "save its state_dict() alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is truncated or no PyTorch file ({error}); copy it again") from error
+    except Exception as error:  # whatever a foreign file makes of itself: KeyError, IndexError, struct.error, ...
+        raise ValueError(f"{path} is truncated or no PyTorch file ({type(error).__name__}); copy it again") from error
     if isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         return content
     raise ValueError(f"{path} holds no plain state dict; save its state_dict() alone, or load the part that is one")

@@ -17,8 +17,8 @@ _MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
     "unext": (UNeXt, {"channels": (16, 32, 128, 160, 256)}),
     "unext_large": (UNeXt, {"channels": (32, 64, 128, 256, 512)}),
     "unet_small": (UNet, {"channels": (32, 64, 128, 256, 512)}),
-    "unet": (UNet, {}),
-    "resunet": (ResUNet, {}),
+    "unet": (UNet, {"channels": (64, 128, 256, 512, 1024)}),
+    "resunet": (ResUNet, {"channels": (64, 128, 256, 512)}),
 }
 
 
@@ -49,6 +49,8 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
     if name not in _MODELS:
         raise ValueError(f"{no_such('model', name, _MODELS)} list_models() shows all")
     network, defaults = _MODELS[name]
+    if arguments.get("encoder") is not None:  # the widths of the name are those of the encoder that it replaces
+        defaults = {key: value for key, value in defaults.items() if key != "channels"}
     arguments = {**defaults, **arguments}
     if weights is None:
         return network(**arguments)

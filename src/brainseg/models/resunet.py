@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models.base import SegmentationModel, check_counts
+from brainseg.models.base import SegmentationModel, check_counts, describe_features
 
 
 class ResUNet(SegmentationModel):
@@ -80,10 +80,7 @@ class ResUNet(SegmentationModel):
         )
         self._build_heads(channels[-2::-1])
         boxes = [*(f"encoder.{k}" for k in range(len(wider))), "bridge"]
-        self.feature_info = [
-            {"num_chs": width, "reduction": 2**k, "module": box}
-            for k, (width, box) in enumerate(zip(channels, boxes, strict=True))
-        ]
+        self.feature_info = describe_features(channels, [2**k for k in range(len(channels))], boxes)
 
     def encode(self, x: Tensor) -> list[Tensor]:
         features = []

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models.base import SegmentationModel, check_count, check_counts
+from brainseg.models.base import SegmentationModel, check_count, check_counts, describe_features
 from brainseg.models.encoder import TimmEncoder
 
 
@@ -66,34 +66,29 @@ class UNet(SegmentationModel):
 
         self.encoder: nn.ModuleList | TimmEncoder
         if backbone is None:
-            *widths, deepest = channels
-            self.encoder = nn.ModuleList(DoubleBlock(*pair) for pair in pairwise((self.config["in_channels"], *widths)))
+            widths, ups = channels, channels[-2::-1]
+            self.encoder = nn.ModuleList(
+                DoubleBlock(*pair) for pair in pairwise((self.config["in_channels"], *widths[:-1]))
+            )
             self.pool = nn.MaxPool2d(kernel_size=2)
-            self.bottleneck = DoubleBlock(widths[-1], deepest)
-            ups = widths[::-1]
-            self.stride = 2 ** len(widths)
+            self.bottleneck = DoubleBlock(*widths[-2:])
             self.stems = ("encoder.0.conv1",)
-            boxes = [*(f"encoder.{k}" for k in range(len(widths))), "bottleneck"]
-            self.feature_info = [
-                {"num_chs": width, "reduction": 2**k, "module": box}
-                for k, (width, box) in enumerate(zip(channels, boxes, strict=True))
-            ]
+            reductions = [2**k for k in range(len(widths))]
+            boxes = [*(f"encoder.{k}" for k in range(len(ups))), "bottleneck"]
         else:
+            widths, ups = backbone.channels, channels
             self.encoder = backbone
-            *widths, deepest = backbone.channels
-            ups = channels
-            self.stride = backbone.reductions[-1]
-            self.decoder_stride = backbone.reductions[0]
             self.stems = tuple(f"encoder.{stem}" for stem in backbone.stems)
-            self.feature_info = [
-                {"num_chs": width, "reduction": reduction, "module": f"encoder.{box}"}
-                for width, reduction, box in zip(backbone.channels, backbone.reductions, backbone.boxes, strict=True)
-            ]
+            reductions = backbone.reductions
+            boxes = [f"encoder.{box}" for box in backbone.boxes]
+        self.stride, self.decoder_stride = reductions[-1], reductions[0]
+        self.feature_info = describe_features(widths, reductions, boxes)
+        *skips, deepest = widths
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(*pair, kernel_size=2, stride=2) for pair in pairwise((deepest, *ups))
         )
         self.decoder = nn.ModuleList(
-            DoubleBlock(width + skip, width) for width, skip in zip(ups, reversed(widths), strict=True)
+            DoubleBlock(width + skip, width) for width, skip in zip(ups, reversed(skips), strict=True)
         )
         self._build_heads(ups)
 

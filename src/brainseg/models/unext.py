@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models.base import SegmentationModel, check_count, check_counts, check_rate
+from brainseg.models.base import SegmentationModel, check_count, check_counts, check_rate, describe_features
 
 
 class UNeXt(SegmentationModel):
@@ -102,9 +102,7 @@ class UNeXt(SegmentationModel):
             ]
         )
         self._build_heads((d, c, b, a, a))
-        self.feature_info = [
-            {"num_chs": width, "reduction": 2 ** (i + 1), "module": f"stages.{i}"} for i, width in enumerate(channels)
-        ]
+        self.feature_info = describe_features(channels, [2**k for k in range(1, 6)], [f"stages.{i}" for i in range(5)])
 
     def encode(self, x: Tensor) -> list[Tensor]:
         features = []
