@@ -49,7 +49,12 @@ def cases() -> list[Case]:
             },
         ),
         case("Lovász per image", BINARY, partial(losses.LovaszLoss), {"smp": smp("LovaszLoss", per_image=True)}),
-        case("Lovász of the batch", CLASSES, partial(losses.LovaszLoss, batch=True), {"smp": smp("LovaszLoss", mode="multiclass")}),
+        case(
+            "Lovász of the batch",
+            CLASSES,
+            partial(losses.LovaszLoss, batch=True),
+            {"smp": smp("LovaszLoss", mode="multiclass")},
+        ),
         case("MCC", BINARY, partial(losses.MCCLoss, batch=True), {"smp": smp("MCCLoss", mode=None)}),
     ]
 
