@@ -77,8 +77,9 @@ def networks(_: str | None) -> str:
 def runs(_: str | None) -> str:
     """Runs of the same recipe with several networks."""
     rows = []
-    for folder in sorted(RUNS.iterdir(), key=lambda folder: read_costs(folder).macs):
-        model, scores = read_costs(folder), json.loads((folder / "summary.json").read_text())
+    models = {folder: read_costs(folder) for folder in RUNS.iterdir()}
+    for folder, model in sorted(models.items(), key=lambda run: run[1].macs):
+        scores = json.loads((folder / "summary.json").read_text())
         low, high = (scores[f"its 95 % interval, {end}"] for end in ("from", "to"))
         dice = f"{scores['mean patient Dice']:.3f} ({low:.3f} to {high:.3f}) | {scores['median patient Dice']:.3f}"
         rows.append(f"| {folder.name} | {model.parameters:,} | {model.macs / 4e9:.3f} | {dice} |")

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -272,9 +272,9 @@ def test_reset_classifier_changes_the_heads_alone(name: str) -> None:
 # Memory, compilers, files
 
 
-def saved_bytes(model: SegmentationModel, x: Tensor) -> int:
-    """Bytes that the forward pass keeps for the backward pass, each memory once."""
-    storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no other gets the address
+def saved_storages(step: Callable[[], object]) -> dict[int, torch.UntypedStorage]:
+    """What a step's forward pass keeps for its backward pass, by address; alive, so that no other gets the address."""
+    storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -282,7 +282,12 @@ def saved_bytes(model: SegmentationModel, x: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model(x).square().mean().backward()
+        step()
+    return storages
+
+
+def saved_bytes(model: SegmentationModel, x: Tensor) -> int:
+    storages = saved_storages(lambda: model(x).square().mean().backward())
     return sum(storage.nbytes() for storage in storages.values())
 
 

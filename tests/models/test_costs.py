@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from brainseg.inference import optimize
 from brainseg.models import ModelSummary, ResUNet, SegmentationModel, UNet, create_model, list_models, summary
-from tests.models.contract import narrow
+from tests.models.contract import narrow, saved_storages
 
 
 class OneConvolution(SegmentationModel):
@@ -56,15 +56,8 @@ def assert_stages_sum_to_the_whole(costs: ModelSummary) -> None:
 def measured_bytes(model: SegmentationModel, height: int, width: int) -> float:
     """What a training step on the CPU keeps for one of two images, told apart by where the data lie."""
     like = next(model.parameters())
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.train()(torch.rand(2, model.config["in_channels"], height, width).to(like))
+    images = torch.rand(2, model.config["in_channels"], height, width).to(like)
+    storages = saved_storages(lambda: model.train()(images))
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     return sum(storage.nbytes() for pointer, storage in storages.items() if pointer not in own) / 2
 

@@ -124,12 +124,11 @@ def _walk(model: SegmentationModel, image: Tensor) -> tuple[int, list[StageSumma
     """Multiply-adds of the image, and the boxes that it meets; leaves hooks on the model."""
     height, width = (-(-side // model.stride) * model.stride for side in image.shape[2:])
     # An encoder of timm is one box, and its features come from boxes inside it, in layouts of their own.
-    # Where timm does not name the boxes, the encoder is one row.
+    infos = getattr(model, "feature_info", ())
     features = {
-        info["module"]: (info["num_chs"], height // info["reduction"], width // info["reduction"])
-        for info in getattr(model, "feature_info", ())
+        info["module"]: (info["num_chs"], height // info["reduction"], width // info["reduction"]) for info in infos
     }
-    if len(features) < len(getattr(model, "feature_info", ())):
+    if len(features) < len(infos):  # where timm does not name the boxes the encoder is one row
         features = {}
     boxes = {**{name: model.get_submodule(name) for name in features}, **dict(_boxes(model))}
     stages: list[StageSummary] = []

@@ -1,5 +1,6 @@
 """Any backbone of timm as the encoder of a network."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -44,20 +45,15 @@ class TimmEncoder(nn.Module):
             )
         self.channels_last: bool = getattr(self.backbone, "output_fmt", None) == "NHWC"
         self._try(name, in_channels)
-        self.boxes = [self._find(box) for box in info.module_name()]
+        modules = dict(self.backbone.named_modules())
+        self.boxes = [_find(box, modules) for box in info.module_name()]
         configuration: Any = self.backbone.pretrained_cfg
         first = configuration["first_conv"]
-        self.stems = tuple(self._find(conv) for conv in ([first] if isinstance(first, str) else first or []))
+        self.stems = tuple(_find(conv, modules) for conv in ([first] if isinstance(first, str) else first or []))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features: list[Tensor] = self.backbone(x)
         return [feature.permute(0, 3, 1, 2) for feature in features] if self.channels_last else features
-
-    def _find(self, name: str) -> str:
-        """The box that timm calls so: the dots of some names are gone in a backbone of features alone."""
-        modules = dict(self.backbone.named_modules())
-        known = next((box for box in (name, name.replace(".", "_", 1), f"model.{name}") if box in modules), "")
-        return f"backbone.{known}".rstrip(".")
 
     def _try(self, name: str, in_channels: int) -> None:
         """Looks at the features of an image of a size that no backbone is made for."""
@@ -80,6 +76,12 @@ class TimmEncoder(nn.Module):
         ]
         if found != expected:
             raise ValueError(f"encoder {name!r} gives features of shapes {found}, and a U-Net needs {expected}")
+
+
+def _find(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """The box that timm calls so: the dots of some names are gone in a backbone of features alone."""
+    known = next((box for box in (name, name.replace(".", "_", 1), f"model.{name}") if box in modules), "")
+    return f"backbone.{known}".rstrip(".")
 
 
 def _create(name: str, in_channels: int, pretrained: bool) -> nn.Module:
