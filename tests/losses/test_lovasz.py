@@ -90,15 +90,20 @@ def test_float32_and_float64_agree_in_value_and_gradient(seed: int, batch: bool,
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("pixels", [1, 30, 70, 1000])
-def test_it_does_not_matter_how_many_masks_are_sorted_at_a_time(pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brainseg.losses.lovasz.CACHED", pixels)
-    logits, target = draw(0, 5, 1, 6, 5, dtype=torch.float32)
-    found, expected = (
-        lovasz_loss(logits, target, reduction="none"),
-        lovasz_loss(logits.double(), target, reduction="none"),
-    )
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
+@given(seed=seeds, batch=st.booleans(), smooth=st.sampled_from([0.0, 1.0]), form=st.sampled_from(["masks", "indices"]))
+def test_one_row_at_a_time_or_all_at_once(seed: int, batch: bool, smooth: float, form: str) -> None:
+    logits, target = draw(seed, 3, 2, 6, 5, dtype=torch.float32)
+    target = target if form == "masks" else target[:, 0].long()
+    found = []
+    for few in (0, 2**12):
+        x = logits.clone().requires_grad_()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("brainseg.losses.lovasz.FEW", few)
+            loss = lovasz_loss(x, target, batch=batch, smooth=smooth, reduction="none")
+        loss.sum().backward()
+        assert x.grad is not None
+        found.append((loss.detach(), x.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-7)
 
 
 def test_a_logit_beyond_the_margin_has_no_gradient() -> None:

@@ -589,11 +589,26 @@ def test_the_gradient_is_that_of_the_value(loss: LossFunction, arguments: dict[s
         assert torch.autograd.gradcheck(partial(loss, target=t, **of(loss, **arguments)), logits.requires_grad_())
 
 
+@every_loss
+def test_the_second_derivative_is_that_of_the_gradient(loss: LossFunction) -> None:
+    logits, target = draw(0, 2, 2, 3, 2)
+    assert torch.autograd.gradgradcheck(partial(loss, target=target), logits.requires_grad_())
+
+
+@pytest.mark.parametrize("name", ["dice", "tversky", "focal_tversky", "jaccard", "mcc", "bce", "cross_entropy", "focal"])
+def test_a_soft_target_has_its_gradient_too(name: str) -> None:
+    logits, _ = draw(0, 2, 2, 3, 2)
+    target = draw(1, 2, 2, 3, 2)[0].sigmoid().requires_grad_()
+    assert torch.autograd.gradcheck(partial(FUNCTIONS[name], logits), target)
+
+
 @every_multiclass_loss
 def test_the_gradient_through_the_softmax_is_that_of_the_value(loss: LossFunction) -> None:
     logits, target = draw_classes(0, 1, 3, 3, 2)
     for arguments in ({}, {"include_background": False, "ignore_index": 0}):
-        assert torch.autograd.gradcheck(partial(loss, target=target, **arguments), logits.requires_grad_())
+        call = partial(loss, target=target, **arguments)
+        assert torch.autograd.gradcheck(call, logits.requires_grad_())
+        assert torch.autograd.gradgradcheck(call, logits)
 
 
 # --- right is better than wrong ---

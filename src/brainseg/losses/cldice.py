@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from brainseg.losses.overlap import gather_sums, mask_axes
 from brainseg.losses.rules import Loss, Reduction, check_smooth, prepare, reduce
@@ -186,7 +185,6 @@ class _Extreme(torch.autograd.Function):
         return extreme
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, extreme = ctx.saved_tensors
         here = (x == extreme).to(x.dtype)

@@ -69,12 +69,20 @@ def cross_entropy_loss(
     check_share("label_smoothing", label_smoothing)
     # -100 is what F.cross_entropy leaves out.
     indices = case.target if case.valid is None else case.target.masked_fill(~case.valid[:, 0], -100)
-    loss = F.cross_entropy(case.logits, indices, case.class_weight(), label_smoothing=label_smoothing, reduction="none")
-    pixel_weight = case.pixel_weight()
-    if reduction != "mean" or pixel_weight is None:
+    loss = F.cross_entropy(
+        case.logits,
+        indices,
+        case.class_weight(),
+        label_smoothing=label_smoothing,
+        reduction="none" if reduction == "none" else "sum",
+    )
+    if reduction != "mean":
         return reduce(loss, reduction=reduction)
     # Not through `reduce`: with smoothing a pixel's loss has the weights of all classes, its divisor that of its own.
-    return divide(loss.sum(), broadcast_sum(pixel_weight, loss))
+    pixel_weight = case.pixel_weight()
+    if pixel_weight is None:
+        return loss / indices.numel()
+    return divide(loss, broadcast_sum(pixel_weight, indices))
 
 
 class CrossEntropyLoss(Loss):

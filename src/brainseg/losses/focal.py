@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,9 +75,7 @@ def focal_loss(
         cross_entropy = F.cross_entropy(case.logits, case.target, reduction="none")
     else:
         cross_entropy = sigmoid_cross_entropy(case)
-    # The smallest number keeps the power's gradient finite where a pixel is right beyond rounding and gamma < 1.
-    error = torch.finfo(cross_entropy.dtype).tiny - torch.expm1(-cross_entropy)
-    loss = error**gamma * cross_entropy
+    loss: Tensor = _Focus.apply(cross_entropy, gamma)  # type: ignore[no-untyped-call]
     if alpha is not None:
         check_share("alpha", alpha)
         foreground = (case.target > 0).to(loss.dtype) if case.multiclass else case.target
@@ -116,3 +115,30 @@ class FocalLoss(Loss):
 
     def forward(self, logits: Tensor, target: Tensor, *, valid: Tensor | None = None) -> Tensor:
         return focal_loss(logits, target, weight=self.weight, valid=valid, **self.arguments)
+
+
+class _Focus(torch.autograd.Function):
+    """(1 - exp(-c)) ** gamma * c with its slope at hand: half of autograd's passes, and two tensors kept, not four."""
+
+    @staticmethod
+    def forward(ctx: Any, c: Tensor, gamma: float) -> Tensor:
+        error = _error(c)
+        ctx.save_for_backward(c, _slope(error, c, gamma))
+        ctx.gamma = gamma
+        return error.pow_(gamma).mul_(c)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        c, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is asked for
+            slope = _slope(_error(c), c, ctx.gamma)
+        return gradient * slope, None
+
+
+def _error(c: Tensor) -> Tensor:
+    """1 - exp(-c) and a little, so that powers and their gradients are finite where c is 0."""
+    return torch.finfo(c.dtype).tiny - torch.expm1(-c)
+
+
+def _slope(error: Tensor, c: Tensor, gamma: float) -> Tensor:
+    return error ** (gamma - 1) * torch.addcmul(error, 1 - error, c, value=gamma)

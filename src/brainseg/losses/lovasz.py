@@ -1,20 +1,19 @@
 """Lovász losses: the convex surrogate of the Jaccard loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from brainseg.losses.rules import Loss, Reduction, prepare, reduce
 
 Classes = Literal["all", "present"]
 
-# Pixels that are sorted at a time: what comes of them stays in a processor's cache.
-CACHED = 2**16
+# Rows of fewer pixels are sorted all at once.
+FEW = 2**12
 
 
 def lovasz_loss(
@@ -87,15 +86,19 @@ def lovasz_loss(
         from_probabilities=from_probabilities,
         check_target=check_target,
     )
-    t = (case.class_masks() if case.multiclass else case.target > 0.5).to(case.logits.dtype)
+    t = case.class_masks() if case.multiclass else case.target > 0.5
     if case.multiclass or from_probabilities:
         x, offset = case.probabilities(), t
     else:
-        x, offset = case.logits, torch.ones_like(t) if case.valid is None else case.valid.expand_as(t).to(t.dtype)
-    x, t, offset = (y.transpose(0, 1).flatten(1) if batch else y.flatten(2) for y in (x, t, offset))
-    loss: Tensor = _Extension.apply(x.contiguous(), t.contiguous(), offset, smooth)  # type: ignore[no-untyped-call]
+        x, offset = case.logits, t.new_ones(()) if case.valid is None else case.valid
+    x, t, offset = (_rows(y, batch=batch) for y in (x, t, offset.expand_as(t)))
+    loss: Tensor = _Extension.apply(x, t, offset, smooth)  # type: ignore[no-untyped-call]
+    loss = loss if batch else loss.view(logits.shape[0], -1)
     axes = tuple(range(2, logits.ndim))
-    counted = t.any(-1) if classes == "present" else case.counted((0, *axes) if batch else axes)
+    if classes == "present":
+        counted = t.any(-1).any(-1).view_as(loss)
+    else:
+        counted = case.counted((0, *axes) if batch else axes)
     return reduce(loss, weight=case.weight, counted=counted, reduction=reduction)
 
 
@@ -138,7 +141,7 @@ class LovaszLoss(Loss):
 
 
 class _Extension(torch.autograd.Function):
-    """Sum of errors times steps, (..., N) to (...), where an error is the positive part of offset + (1 - 2 t) x.
+    """Sum of errors times steps of each row, (R, S, N) to (R,), an error being the positive part of offset + (1 - 2 t) x.
 
     With the offset 1 this is the hinge of logits x, with t it is |t - p| of probabilities x. The steps are constant as
     long as the order of the errors is, so the gradient is at hand in the forward pass, and all that is kept.
@@ -146,74 +149,80 @@ class _Extension(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: Tensor, offset: Tensor, smooth: float) -> Tensor:
-        sign = torch.rsub(t, 1, alpha=2)
-        errors = torch.addcmul(offset, x, sign).contiguous().clamp_min_(0)
-        steps = _jaccard_steps(errors.flatten(0, -2), t.flatten(0, -2), smooth).view_as(errors)
-        ctx.save_for_backward(sign.mul_(steps))
-        return errors.mul_(steps).sum(-1)
+        on_cpu = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not on_cpu or x[0].numel() < FEW:
+            loss, slopes = _extend(x, t, offset, smooth, _steps_of_rows)
+        else:
+            # What comes of a row stays in the processor's cache, and in memory that is used again for the next.
+            loss, slopes = x.new_empty(len(x)), torch.empty_like(x)
+            for i in range(len(x)):
+                row = slice(i, i + 1)
+                loss[row], slopes[row] = _extend(x[row], t[row], offset[row], smooth, _steps_of_row)
+        ctx.save_for_backward(slopes)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (slopes,) = ctx.saved_tensors
-        return gradient[..., None] * slopes, None, None, None
+        return gradient[:, None, None] * slopes, None, None, None
 
 
-def _jaccard_steps(errors: Tensor, t: Tensor, smooth: float) -> Tensor:
+def _rows(x: Tensor, *, batch: bool) -> Tensor:
+    """(B, K, ...) as (K, B, N) of the masks of a batch, or (B K, 1, N): rows that are sorted, each by itself."""
+    return x.flatten(2).transpose(0, 1) if batch else x.flatten(2).flatten(0, 1)[:, None]
+
+
+def _extend(
+    x: Tensor, t: Tensor, offset: Tensor, smooth: float, steps_of: Callable[[Tensor, Tensor, float], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Extension (R,) and gradient (R, S, N)."""
+    sign = torch.rsub(t.to(x.dtype), 1, alpha=2)
+    errors = torch.addcmul(offset, x, sign).clamp_(min=0)
+    steps = steps_of(errors.flatten(1), t.flatten(1), smooth).view(x.shape)
+    slopes = sign.mul_(steps)
+    return errors.mul_(steps).sum((1, 2)), slopes
+
+
+def _steps_of_rows(errors: Tensor, t: Tensor, smooth: float) -> Tensor:
     """What a pixel adds to the Jaccard loss of its row when all larger errors are in it.
 
     Args:
         errors: (R, N), from 0.
-        t: (R, N), 0 or 1.
+        t: (R, N), bool.
         smooth: pixels that are always right.
 
     Returns:
         (R, N), and 0 where the error is 0.
     """
-    if errors.dtype == torch.float32 and errors.device.type == "cpu" and not torch.compiler.is_compiling():
-        steps = torch.zeros_like(errors)
-        rows = max(1, CACHED // max(1, errors.shape[1]))
-        for start in range(0, len(errors), rows):
-            part = slice(start, start + rows)
-            _write_steps(steps[part], errors[part], t[part], smooth)
-        return steps
     order = errors.argsort(1, descending=True)
-    missed = t.gather(1, order)
-    hit = t.sum(1, keepdim=True) - missed.cumsum(1)
+    missed = t.to(errors.dtype).gather(1, order)
+    hit = t.sum(1, keepdim=True, dtype=errors.dtype) - missed.cumsum(1)
     rank = torch.arange(errors.shape[1], dtype=errors.dtype, device=errors.device)
     return torch.empty_like(errors).scatter_(1, order, _steps(missed, hit, rank, smooth)).mul_(errors > 0)
 
 
-def _write_steps(steps: Tensor, errors: Tensor, t: Tensor, smooth: float) -> None:
-    """The same into `steps`, which are 0, sorting the positive errors alone, those of all rows at once.
+def _steps_of_row(errors: Tensor, t: Tensor, smooth: float) -> Tensor:
+    """The same of one row of float32 on the CPU, sorting the positive errors alone.
 
-    A key is one int64: the row, then the bits of the error, which order as the error does, from the largest, then the
-    place. numpy sorts such numbers in a fraction of the time that torch takes to sort floats with their places.
+    A key is one int64: the bits of the error, which order as the error does, from the largest, then the place, then
+    the mask. numpy sorts such numbers in a tenth of the time that torch takes to sort floats with their places.
     """
-    active = errors > 0
-    places = torch.from_numpy(np.flatnonzero(active.numpy()))
-    counts = active.sum(1, dtype=torch.int32)
-    place_bits = errors.numel().bit_length()
-    bits = errors.flatten().index_select(0, places).view(torch.int32).long()
-    keys = _spread((torch.arange(len(counts)) + 1) << 31, counts, len(places)) - bits
+    errors, t = errors[0], t[0]
+    places = torch.from_numpy(np.flatnonzero((errors > 0).numpy()))
+    active, masks = errors.index_select(0, places), t.index_select(0, places)
+    place_bits = len(errors).bit_length()
+    keys = active.view(torch.int32).bitwise_not().long()
     keys <<= place_bits
     keys += places
+    keys <<= 1
+    keys += masks
     keys.numpy().sort()
-    places = keys.bitwise_and_((1 << place_bits) - 1)
-    missed = t.flatten().index_select(0, places)
-    missed_so_far = missed.cumsum(0)
-    starts = counts.cumsum(0) - counts
-    missed_before = F.pad(missed_so_far, (1, 0))[starts]
-    hit = _spread(t.sum(1) + missed_before, counts, len(places)) - missed_so_far
-    rank = torch.arange(len(places), dtype=errors.dtype) - _spread(starts.to(errors.dtype), counts, len(places))
-    steps.view(-1).scatter_(0, places, _steps(missed, hit, rank, smooth))
-
-
-def _spread(values: Tensor, counts: Tensor, length: int) -> Tensor:
-    """values.repeat_interleave(counts), whose sum is `length`, without its index of every repetition."""
-    if len(values) == 1:
-        return values
-    starts, jumps = counts.cumsum(0) - counts, values.diff(prepend=values.new_zeros(1))
-    return values.new_zeros(length + 1).index_add_(0, starts, jumps).cumsum(0)[:length]
+    missed = keys & 1
+    hit = t.sum() - missed.cumsum(0)
+    places = keys.bitwise_right_shift_(1).bitwise_and_((1 << place_bits) - 1)
+    rank = torch.arange(len(places), dtype=errors.dtype)
+    steps = _steps(missed.to(errors.dtype), hit.to(errors.dtype), rank, smooth)
+    return torch.zeros_like(errors).index_copy_(0, places, steps)
 
 
 def _steps(missed: Tensor, hit: Tensor, rank: Tensor, smooth: float) -> Tensor:
@@ -225,7 +234,7 @@ def _steps(missed: Tensor, hit: Tensor, rank: Tensor, smooth: float) -> Tensor:
 
     Args:
         missed: 1 for a pixel of the mask, 0 for a false positive.
-        hit: pixels of the mask that have not been missed, with this one.
+        hit: pixels of the mask less those missed so far, this one among them.
         rank: number of larger errors.
         smooth: pixels that are always right.
     """

@@ -1,7 +1,7 @@
 """What overlap losses share: soft counts of each mask, pooled over pixels, images and processes."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -29,14 +29,11 @@ def soft_counts(case: Case, *, batch: bool, gather: bool) -> Counts:
     """Counts of each mask; `batch` and `gather` as in `dice_loss`."""
     axes, p = mask_axes(case, batch=batch), case.probabilities()
     if case.multiclass:
-        # To choose reads a byte a pixel, and keeps it for the gradient, where a product needs a mask of floats.
-        masks = case.class_masks()
-        intersection, target = torch.where(masks, p, 0).sum(axes), masks.sum(axes, dtype=p.dtype)
+        own = _IndexSums.apply(p, *case.class_indices(), axes)  # type: ignore[no-untyped-call]
     else:
-        intersection, target = (p * case.target).sum(axes), case.target.sum(axes)
-    sums, counted = gather_sums((intersection, p.sum(axes), target), case.counted(axes), gather=batch and gather)
-    intersection, predicted, target = sums
-    return Counts(intersection, predicted, target, counted)
+        own = _MaskSums.apply(p, case.target, axes)  # type: ignore[no-untyped-call]
+    sums, counted = gather_sums(own, case.counted(axes), gather=batch and gather)
+    return Counts(*sums, counted)
 
 
 def mask_axes(case: Case, *, batch: bool) -> tuple[int, ...]:
@@ -68,3 +65,52 @@ def gather_sums(
     # once over the number of processes, which this makes good without a second exchange; it adds 0 to the value.
     *sums, kept = total + distributed.get_world_size() * (own - own.detach())
     return sums, kept > 0
+
+
+class _MaskSums(torch.autograd.Function):
+    """sum(p * t), sum(p) and sum(t) of masks, whose gradient is one pass over the pixels, not autograd's three."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, t: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(p if ctx.needs_input_grad[1] else None, t)
+        ctx.axes = axes
+        return (p * t).sum(axes), p.sum(axes), t.sum(axes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        p, t = ctx.saved_tensors
+        intersection, predicted, target = (_unsqueeze(g, ctx.axes) for g in gradients)
+        of_t = None if p is None else torch.addcmul(target, intersection, p)
+        return torch.addcmul(predicted, intersection, t), of_t, None
+
+
+class _IndexSums(torch.autograd.Function):
+    """The same of class indices; it writes and keeps no masks, which would be as large as the logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, p: Tensor, index: Tensor, kept: Tensor | None, axes: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(index, kept)
+        ctx.axes, ctx.shape = axes, p.shape
+        chosen = torch.zeros_like(p).scatter_(1, index, _masked(p.gather(1, index), kept))
+        intersection = chosen.sum(axes)
+        target = chosen.scatter_(1, index, _masked(p.new_ones(()).expand_as(index), kept)).sum(axes)
+        return intersection, p.sum(axes), target
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        index, kept = ctx.saved_tensors
+        intersection, predicted, _ = (_unsqueeze(g, ctx.axes).expand(ctx.shape) for g in gradients)
+        own = _masked(intersection.gather(1, index), kept)
+        return predicted.clone(memory_format=torch.contiguous_format).scatter_add_(1, index, own), None, None, None
+
+
+def _masked(x: Tensor, kept: Tensor | None) -> Tensor:
+    return x if kept is None else x * kept
+
+
+def _unsqueeze(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    for axis in axes:
+        x = x.unsqueeze(axis)
+    return x

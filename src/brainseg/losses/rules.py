@@ -54,6 +54,17 @@ class Case:
         masks = self.target[:, None] == classes.view(-1, *[1] * (self.target.ndim - 1))
         return masks if self.valid is None else masks & self.valid
 
+    def class_indices(self) -> tuple[Tensor, Tensor | None]:
+        """(B, 1, ...) place of each pixel's class among those that count, 0 where it has none; only if `multiclass`.
+
+        And which pixels have one: bool, of the rank of the logits, each side 1 or theirs; None if all have.
+        """
+        index = self.target[:, None]
+        if not self.first_class:
+            return index, self.valid
+        kept = index >= self.first_class
+        return (index - self.first_class).clamp_(min=0), kept if self.valid is None else kept & self.valid
+
     def counted(self, axes: tuple[int, ...]) -> Tensor | None:
         """Which masks have a pixel that is not ignored: bool, `axes` reduced; None if nothing is ignored."""
         if self.valid is None:
@@ -161,7 +172,8 @@ def reduce(
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.mean() if weight is None else divide(loss.sum(), broadcast_sum(weight, loss))
+    # Not mean(), whose gradient writes a number a pixel where that of a sum is one number, spread.
+    return loss.sum() / loss.numel() if weight is None else divide(loss.sum(), broadcast_sum(weight, loss))
 
 
 def divide(total: Tensor, count: Tensor) -> Tensor:
