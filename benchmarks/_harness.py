@@ -67,7 +67,7 @@ def measure(case: Case, *, rounds: int, calls: int, seconds: float = math.inf) -
     Args:
         case: its candidates are built in order.
         rounds: each times every candidate once, the order turned by one from round to round.
-        calls: timed calls of a candidate in a round, after one that is not.
+        calls: timed calls of a candidate in a round, after one that is not; more of them where these are short.
         seconds: rounds stop after this time.
     """
     rows = [Row(candidate.name, "measured") for candidate in case.candidates]
@@ -85,6 +85,8 @@ def measure(case: Case, *, rounds: int, calls: int, seconds: float = math.inf) -
         results[candidate.name] = runs[candidate.name].call().detach().clone()
         check(candidate, results)
 
+    if runs and calls > 1:
+        calls = max(calls, round(0.03 / _time(next(iter(runs.values())).call, calls)))
     times: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     start = time.perf_counter()

@@ -14,50 +14,114 @@ from brainseg._torchvision import make_importable
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BINARY, CLASSES = (16, 1, 256, 256), (8, 4, 512, 512)
-SMOOTH: dict[str, Any] = {"smooth_nr": 1.0, "smooth_dr": 1.0}
 Build = Callable[[], nn.Module]
 
 
 def cases() -> list[Case]:
     """What `python -m benchmarks losses` measures; the first row of a case is ours without a look at the values."""
-    dice, jaccard = partial(monai, "DiceLoss", **SMOOTH), partial(monai, "DiceLoss", jaccard=True, **SMOOTH)
-    tversky: dict[str, Any] = {"alpha": 0.3, "beta": 0.7}
+    return [*overlap(BINARY), *overlap(CLASSES), *others()]
+
+
+def overlap(shape: tuple[int, ...]) -> list[Case]:
+    mode = "binary" if shape == BINARY else "multiclass"
+    smooth, twice, none = ({"smooth_nr": s, "smooth_dr": s} for s in (1.0, 2.0, 1e-12))
+    weights: dict[str, Any] = {"alpha": 0.3, "beta": 0.7}
+    dice_ce: dict[str, Any] = {"smooth_nr": 1.0, "smooth_dr": 1.0, "batch": True}
+    of_monai = partial(partial, monai, shape=shape)
     return [
-        case("Dice per image", BINARY, partial(losses.DiceLoss), {"MONAI": partial(dice, BINARY)}),
-        case("Dice of the batch", BINARY, partial(losses.DiceLoss, batch=True), {"smp": smp("DiceLoss", smooth=1.0)}),
-        case("Dice per image", CLASSES, partial(losses.DiceLoss), {"MONAI": partial(dice, CLASSES)}),
-        case("Jaccard per image", BINARY, partial(losses.JaccardLoss), {"MONAI": partial(jaccard, BINARY)}),
+        case("Dice per image", shape, losses.DiceLoss, {"MONAI": of_monai("DiceLoss", **smooth)}),
+        case(
+            "Dice of the batch",
+            shape,
+            partial(losses.DiceLoss, batch=True),
+            {"MONAI": of_monai("DiceLoss", batch=True, **smooth), "smp": smp("DiceLoss", mode=mode, smooth=1.0)},
+        ),
+        case(
+            "generalised Dice",
+            shape,
+            partial(losses.GeneralizedDiceLoss, smooth=1e-12),
+            {"MONAI": of_monai("GeneralizedDiceLoss", **none)},
+        ),
+        case("Jaccard per image", shape, losses.JaccardLoss, {"MONAI": of_monai("DiceLoss", jaccard=True, **twice)}),
+        case(
+            "Jaccard of the batch",
+            shape,
+            partial(losses.JaccardLoss, batch=True),
+            {"smp": smp("JaccardLoss", mode=mode, smooth=1.0)},
+            tolerance=5e-3,  # smp's in float32 is 2e-3 off its own in float64, ours 7e-7
+        ),
         case(
             "Tversky per image",
-            BINARY,
-            partial(losses.TverskyLoss, **tversky),
-            {"MONAI": partial(monai, "TverskyLoss", BINARY, **tversky, **SMOOTH)},
+            shape,
+            partial(losses.TverskyLoss, **weights),
+            {"MONAI": of_monai("TverskyLoss", **weights, **smooth)},
         ),
+        case(
+            "cross-entropy + Dice",
+            shape,
+            partial(losses.CEDiceLoss, dice_weight=1.0, ce_weight=1.0),
+            {"MONAI": of_monai("DiceCELoss", **dice_ce)},
+        ),
+    ]
+
+
+def others() -> list[Case]:
+    binary_lovasz, class_lovasz = losses.LovaszLoss, partial(losses.LovaszLoss, classes="present", batch=True)
+    return [
         case(
             "binary cross-entropy",
             BINARY,
-            partial(losses.BCELoss),
+            losses.BCELoss,
             {"torch": nn.BCEWithLogitsLoss, "smp": smp("SoftBCEWithLogitsLoss", mode=None)},
         ),
-        case("cross-entropy", CLASSES, partial(losses.CrossEntropyLoss), {"torch": nn.CrossEntropyLoss}),
+        case("cross-entropy", CLASSES, losses.CrossEntropyLoss, {"torch": nn.CrossEntropyLoss}),
         case(
             "focal",
             BINARY,
-            partial(losses.FocalLoss, gamma=2.0, alpha=None),
+            losses.FocalLoss,
             {
-                "MONAI": partial(monai, "FocalLoss", BINARY, sigmoid=None, gamma=2.0),
+                "MONAI": partial(monai, "FocalLoss", shape=BINARY, sigmoid=None, gamma=2.0),
                 "smp": smp("FocalLoss", gamma=2.0),
+                "kornia": kornia("BinaryFocalLossWithLogits", alpha=None, gamma=2.0, reduction="mean"),
             },
         ),
-        case("Lovász per image", BINARY, partial(losses.LovaszLoss), {"smp": smp("LovaszLoss", per_image=True)}),
+        case(
+            "focal",
+            CLASSES,
+            losses.FocalLoss,
+            {
+                "MONAI": mean_of_classes(
+                    partial(monai, "FocalLoss", shape=CLASSES, softmax=None, use_softmax=True, gamma=2.0)
+                ),
+                "kornia": mean_of_classes(kornia("FocalLoss", alpha=None, gamma=2.0, reduction="mean")),
+            },
+        ),
+        case(
+            "Lovász per image",
+            BINARY,
+            binary_lovasz,
+            {"smp": smp("LovaszLoss", per_image=True), "kornia": kornia("LovaszHingeLoss")},
+        ),
         case(
             "Lovász of the batch",
             CLASSES,
-            partial(losses.LovaszLoss, batch=True, classes="present"),
+            class_lovasz,
             {"smp": smp("LovaszLoss", mode="multiclass")},
             tolerance=0.05,  # differences of neighbouring float32 values near 1, over two million pixels, in smp
         ),
-        case("MCC", BINARY, partial(losses.MCCLoss, batch=True), {}),  # smp's gradient is NaN at this size
+        case(
+            "MCC",
+            BINARY,
+            partial(losses.MCCLoss, smooth=1e-12),
+            {"MONAI": partial(monai, "MCCLoss", shape=BINARY, smooth_dr=0.0)},  # smp's gradient is NaN at this size
+        ),
+        case(
+            "soft clDice",
+            BINARY,
+            losses.SoftClDiceLoss,
+            {"MONAI": partial(monai, "SoftclDiceLoss", shape=BINARY, iter_=3, smooth=1e-12)},
+            tolerance=5e-3,  # MONAI smooths the harmonic mean once more
+        ),
     ]
 
 
@@ -116,23 +180,11 @@ def batch(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return (noise + 3 * masks).to(DEVICE).requires_grad_(), classes.to(DEVICE)
 
 
-def monai(name: str, shape: tuple[int, ...], **arguments: Any) -> nn.Module:
+def monai(name: str, *, shape: tuple[int, ...], **arguments: Any) -> nn.Module:
     activation = {"sigmoid": True} if shape[1] == 1 else {"softmax": True, "to_onehot_y": True}
     given = {key: value for key, value in {**activation, **arguments}.items() if value is not None}
     loss: nn.Module = getattr(import_module("monai.losses"), name)(**given)
-    return loss if shape[1] == 1 else WithChannel(loss)
-
-
-class WithChannel(nn.Module):
-    """MONAI wants a channel before class indices."""
-
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        value: Tensor = self.loss(logits, target[:, None])
-        return value
+    return loss if shape[1] == 1 else Adapted(loss, lambda target: target[:, None])
 
 
 def smp(name: str, *, mode: str | None = "binary", **arguments: Any) -> Build:
@@ -143,3 +195,31 @@ def smp(name: str, *, mode: str | None = "binary", **arguments: Any) -> Build:
         return loss
 
     return build
+
+
+def kornia(name: str, **arguments: Any) -> Build:
+    def build() -> nn.Module:
+        make_importable()
+        loss: nn.Module = getattr(import_module("kornia.losses"), name)(**arguments)
+        return Adapted(loss, lambda target: target[:, 0].long()) if name == "LovaszHingeLoss" else loss
+
+    return build
+
+
+def mean_of_classes(build: Build) -> Build:
+    """The mean of MONAI and kornia counts the zeros of the classes that a pixel is not of."""
+    return lambda: Adapted(build(), scale=CLASSES[1])
+
+
+class Adapted(nn.Module):
+    """A peer that wants the target in another form, or whose value is a part of ours."""
+
+    def __init__(
+        self, loss: nn.Module, form: Callable[[Tensor], Tensor] = lambda target: target, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.loss, self.form, self.scale = loss, form, scale
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        value: Tensor = self.loss(logits, self.form(target))
+        return value * self.scale

@@ -595,7 +595,9 @@ def test_the_second_derivative_is_that_of_the_gradient(loss: LossFunction) -> No
     assert torch.autograd.gradgradcheck(partial(loss, target=target), logits.requires_grad_())
 
 
-@pytest.mark.parametrize("name", ["dice", "tversky", "focal_tversky", "jaccard", "mcc", "bce", "cross_entropy", "focal"])
+@pytest.mark.parametrize(
+    "name", ["dice", "tversky", "focal_tversky", "jaccard", "mcc", "bce", "cross_entropy", "focal"]
+)
 def test_a_soft_target_has_its_gradient_too(name: str) -> None:
     logits, _ = draw(0, 2, 2, 3, 2)
     target = draw(1, 2, 2, 3, 2)[0].sigmoid().requires_grad_()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brainseg.losses.overlap import mask_axes
 from brainseg.losses.rules import Loss, Reduction, prepare, reduce
 
 Classes = Literal["all", "present"]
@@ -86,19 +87,16 @@ def lovasz_loss(
         from_probabilities=from_probabilities,
         check_target=check_target,
     )
+    axes = mask_axes(case, batch=batch)
     t = case.class_masks() if case.multiclass else case.target > 0.5
+    counted = t.any(axes) if classes == "present" else case.counted(axes)
     if case.multiclass or from_probabilities:
         x, offset = case.probabilities(), t
     else:
         x, offset = case.logits, t.new_ones(()) if case.valid is None else case.valid
-    x, t, offset = (_rows(y, batch=batch) for y in (x, t, offset.expand_as(t)))
-    loss: Tensor = _Extension.apply(x, t, offset, smooth)  # type: ignore[no-untyped-call]
-    loss = loss if batch else loss.view(logits.shape[0], -1)
-    axes = tuple(range(2, logits.ndim))
-    if classes == "present":
-        counted = t.any(-1).any(-1).view_as(loss)
-    else:
-        counted = case.counted((0, *axes) if batch else axes)
+    rows = (_rows(y, batch=batch) for y in (x, t, offset.expand_as(t)))
+    loss: Tensor = _Extension.apply(*rows, smooth)  # type: ignore[no-untyped-call]
+    loss = loss if batch else loss.view(t.shape[:2])
     return reduce(loss, weight=case.weight, counted=counted, reduction=reduction)
 
 
@@ -141,7 +139,7 @@ class LovaszLoss(Loss):
 
 
 class _Extension(torch.autograd.Function):
-    """Sum of errors times steps of each row, (R, S, N) to (R,), an error being the positive part of offset + (1 - 2 t) x.
+    """Sum of errors times steps of each row, (R, S, N) to (R,); errors are the positive part of offset + (1 - 2 t) x.
 
     With the offset 1 this is the hinge of logits x, with t it is |t - p| of probabilities x. The steps are constant as
     long as the order of the errors is, so the gradient is at hand in the forward pass, and all that is kept.
@@ -150,7 +148,7 @@ class _Extension(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: Tensor, offset: Tensor, smooth: float) -> Tensor:
         on_cpu = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if not on_cpu or x[0].numel() < FEW:
+        if not on_cpu or x.shape[1:].numel() < FEW:
             loss, slopes = _extend(x, t, offset, smooth, _steps_of_rows)
         else:
             # What comes of a row stays in the processor's cache, and in memory that is used again for the next.

@@ -28,12 +28,11 @@ class Counts(NamedTuple):
 def soft_counts(case: Case, *, batch: bool, gather: bool) -> Counts:
     """Counts of each mask; `batch` and `gather` as in `dice_loss`."""
     axes, p = mask_axes(case, batch=batch), case.probabilities()
-    if case.multiclass:
-        own = _IndexSums.apply(p, *case.class_indices(), axes)  # type: ignore[no-untyped-call]
-    else:
-        own = _MaskSums.apply(p, case.target, axes)  # type: ignore[no-untyped-call]
+    function, given = (_IndexSums, case.class_indices()) if case.multiclass else (_MaskSums, (case.target,))
+    own = function.apply(p, *given, axes)  # type: ignore[no-untyped-call]
     sums, counted = gather_sums(own, case.counted(axes), gather=batch and gather)
-    return Counts(*sums, counted)
+    intersection, predicted, target = sums
+    return Counts(intersection, predicted, target, counted)
 
 
 def mask_axes(case: Case, *, batch: bool) -> tuple[int, ...]:
@@ -88,9 +87,7 @@ class _IndexSums(torch.autograd.Function):
     """The same of class indices; it writes and keeps no masks, which would be as large as the logits."""
 
     @staticmethod
-    def forward(
-        ctx: Any, p: Tensor, index: Tensor, kept: Tensor | None, axes: tuple[int, ...]
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, p: Tensor, index: Tensor, kept: Tensor | None, axes: tuple[int, ...]) -> tuple[Tensor, ...]:
         ctx.save_for_backward(index, kept)
         ctx.axes, ctx.shape = axes, p.shape
         chosen = torch.zeros_like(p).scatter_(1, index, _masked(p.gather(1, index), kept))
