@@ -285,9 +285,10 @@ def plot(report: dict[str, Any], path: Path) -> None:
     for ax, table in zip(axes, tables, strict=True):
         rows = [row for row in table["rows"] if row["ratio"] is not None][::-1]
         ratios = [row["ratio"] for row in rows]
+        # The ratio of medians may lie outside the quartiles of the rounds' ratios.
         spread = [
-            [row["ratio"] - row["ratio_quartiles"][0] for row in rows],
-            [row["ratio_quartiles"][1] - row["ratio"] for row in rows],
+            [max(0.0, row["ratio"] - row["ratio_quartiles"][0]) for row in rows],
+            [max(0.0, row["ratio_quartiles"][1] - row["ratio"]) for row in rows],
         ]
         ax.barh([row["name"] for row in rows], ratios, xerr=spread)
         ax.axvline(1, color="black", linewidth=0.8)
