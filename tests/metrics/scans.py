@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, distributed
 
 PATIENTS = ["TCGA_HT_7694", "TCGA_CS_4941", "Zoë"]
-METRICS = [("DiceScore", {}), ("IoU", {"aggregation": "patient"}), ("DiceScore", {"aggregation": "dataset"})]
+METRICS: list[tuple[str, dict[str, Any]]] = [
+    ("DiceScore", {}),
+    ("IoU", {"aggregation": "patient"}),
+    ("DiceScore", {"aggregation": "dataset"}),
+    ("HausdorffDistance", {"percentile": 95}),
+    ("NormalizedSurfaceDice", {"aggregation": "patient", "tolerance": 1.0, "spacing": (2.0, 1.0, 0.5)}),
+]
 
 
 class Slices(NamedTuple):
@@ -32,10 +38,10 @@ class Slices(NamedTuple):
 
 
 def slices(count: int = 22, num_classes: int = 1, seed: int = 0) -> Slices:
-    """Masks that overlap; every fourth target and every fifth prediction is empty."""
+    """Masks that overlap, the first ones the same for every count; every fourth target, fifth prediction is empty."""
     generator = torch.Generator().manual_seed(seed)
-    target = torch.rand(count, num_classes, 8, 8, generator=generator) > 0.8
-    noise = torch.rand(count, num_classes, 8, 8, generator=generator) > 0.9
+    random = torch.stack([torch.rand(2, num_classes, 8, 8, generator=generator) for _ in range(count)])
+    target, noise = random[:, 0] > 0.8, random[:, 1] > 0.9
     target[::4] = False
     prediction = target ^ noise
     prediction[::5] = False
@@ -59,7 +65,7 @@ def report(metric: Any) -> dict[str, Any]:
 def main(rank: int, folder: Path) -> None:
     from brainseg import metrics
 
-    data = slices()
+    data = slices(23)
     shares = {
         "unequal": [[range(12, 17), range(5), range(17, 22)], [range(5, 12)]],
         "without data": [[], [range(22)]],
@@ -75,7 +81,7 @@ def main(rank: int, folder: Path) -> None:
             reports[f"{name} {i}"] = report(gathered)
             # What was gathered is given back: the same again, after one more slice on one side.
             if rank == 1:
-                update(gathered, data.batch([0]))
+                update(gathered, data.batch([22]))
             gathered.sync()
             reports[f"{name} {i} later"] = gathered.result().value.item()
             gathered.unsync()

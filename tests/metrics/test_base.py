@@ -30,7 +30,7 @@ def scored(index: int, *batches: range | list[int]) -> dict[str, Any]:
     name, options = METRICS[index]
     metric = getattr(metrics, name)(**options)
     for rows in batches:
-        update(metric, slices().batch(rows))
+        update(metric, slices(23).batch(rows))
     return report(metric)
 
 
@@ -54,7 +54,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_two_processes_tell_what_one_tells(processes: list[dict[str, Any]], share: str, index: int) -> None:
     expected = scored(index, range(22))
     assert [reports[f"{share} {index}"] for reports in processes] == [expected] * 2
-    later = scored(index, range(22), [0])["compute"]
+    later = scored(index, range(22), [22])["compute"]
     assert [reports[f"{share} {index} later"] for reports in processes] == [later] * 2
 
 
@@ -143,9 +143,9 @@ def test_a_metric_that_saw_nothing_is_nan() -> None:
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda metric: pickle.loads(pickle.dumps(metric)), DiceScore.clone])
 def test_copies_go_on_by_themselves(again: Callable[[DiceScore], DiceScore]) -> None:
     metric = DiceScore()
-    update(metric, slices().batch(range(10)))
+    update(metric, slices(23).batch(range(10)))
     copied = again(metric)
-    update(copied, slices().batch(range(10, 22)))
+    update(copied, slices(23).batch(range(10, 22)))
     assert report(copied) == scored(0, range(22))
     assert report(metric) == scored(0, range(10))
 
@@ -154,7 +154,7 @@ def test_reset_forgets() -> None:
     metric = DiceScore()
     update(metric, slices())
     metric.reset()
-    update(metric, slices().batch(range(10)))
+    update(metric, slices(23).batch(range(10)))
     assert report(metric) == scored(0, range(10))
 
 
@@ -168,7 +168,7 @@ def test_half_precision_of_the_module_around_it_leaves_the_counts() -> None:
 
 
 def test_a_call_gives_the_score_of_the_batch_and_keeps_it() -> None:
-    metric, first, second = DiceScore(), slices().batch(range(10)), slices().batch(range(10, 22))
+    metric, first, second = DiceScore(), slices(23).batch(range(10)), slices(23).batch(range(10, 22))
     for batch in (first, second):
         value = metric(batch.prediction, batch.target, group=batch.group, slice_index=batch.index)
         alone = DiceScore()

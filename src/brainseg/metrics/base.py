@@ -48,6 +48,7 @@ class CaseMetric(Metric):
         average: "macro": one mean over the classes, "none": one value for each class.
         include_background: False leaves class 0 out of the result.
         row_shape: of the numbers that are kept for a slice and class.
+        row_dtype: of these numbers.
         options: of torchmetrics' Metric, such as sync_on_compute.
     """
 
@@ -69,6 +70,7 @@ class CaseMetric(Metric):
         average: Average,
         include_background: bool,
         row_shape: tuple[int, ...],
+        row_dtype: torch.dtype = torch.int64,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -88,7 +90,7 @@ class CaseMetric(Metric):
         self.empty = empty
         self.average = average
         self.include_background = include_background
-        self._row_shape = row_shape
+        self._row_shape, self._row_dtype = row_shape, row_dtype
         self.add_state("rows", [], dist_reduce_fx="cat")  # (B, K, ...)
         self.add_state("tags", [], dist_reduce_fx="cat")  # (B, 3): slice, place in its batch, length of the name
         self.add_state("names", [], dist_reduce_fx="cat")  # bytes of the patients' names, one behind the other
@@ -155,7 +157,7 @@ class CaseMetric(Metric):
 
     def _blanks(self) -> dict[str, Tensor]:
         return {
-            "rows": torch.zeros(0, self.num_classes, *self._row_shape, dtype=torch.int64, device=self.device),
+            "rows": torch.zeros(0, self.num_classes, *self._row_shape, dtype=self._row_dtype, device=self.device),
             "tags": torch.zeros(0, 3, dtype=torch.int64, device=self.device),
             "names": torch.zeros(0, dtype=torch.uint8, device=self.device),
         }
@@ -180,11 +182,7 @@ class CaseMetric(Metric):
 
     def _slices(self) -> tuple[Rows, Tensor]:
         """A row for each slice in the order in which they came, and its place in its batch."""
-        joined = []
-        for name, blank in self._blanks().items():
-            state = getattr(self, name)  # a list of tensors, or after a synchronisation one tensor
-            joined.append((torch.cat([blank, *state]) if isinstance(state, list) else state).cpu())
-        data, tags, names = joined
+        data, tags, names = (self._joined(state) for state in ("rows", "tags", "names"))
         indices, places, lengths = tags.unbind(1)
         slices = Rows(
             _decoded(names, lengths.tolist()),
@@ -193,6 +191,10 @@ class CaseMetric(Metric):
             torch.ones_like(places),
         )
         return slices, places
+
+    def _joined(self, name: str) -> Tensor:
+        state = getattr(self, name)  # a list of tensors, or after a synchronisation one tensor
+        return (torch.cat([self._blanks()[name], *state]) if isinstance(state, list) else state).cpu()
 
 
 def _decoded(names: Tensor, lengths: list[int]) -> list[str | None]:

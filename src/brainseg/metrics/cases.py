@@ -1,7 +1,7 @@
 """Cases: the slices that were seen, pooled to patients, batches or all, and the table of their values."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -50,6 +50,17 @@ class Rows:
     data: Tensor
     sizes: Tensor
 
+    def order(self) -> list[int]:
+        """The cases sorted by patient and slice; those of which neither is known come first, as they came."""
+        return sorted(
+            range(len(self.slices)), key=lambda i: (self.patients[i] or "", -1 if (n := self.slices[i]) is None else n)
+        )
+
+    def taken(self, order: Sequence[int]) -> "Rows":
+        """The cases in this order."""
+        patients, slices = [self.patients[i] for i in order], [self.slices[i] for i in order]
+        return Rows(patients, slices, self.data[order], self.sizes[order])
+
 
 def pool(slices: Rows, places: Tensor, aggregation: Aggregation) -> Rows:
     """The slices of each case added.
@@ -66,7 +77,7 @@ def pool(slices: Rows, places: Tensor, aggregation: Aggregation) -> Rows:
         ValueError: patients are asked for, and a slice has none.
     """
     if aggregation == "slice":
-        return _sorted(slices)
+        return slices.taken(slices.order())
     if aggregation == "batch":
         return _added(slices, (places == 0).cumsum(0) - 1)
     if aggregation == "dataset":
@@ -102,15 +113,6 @@ def _listed(name: str, values: Any, count: int) -> list[Any]:
     if isinstance(values, str) or not isinstance(values, Iterable) or len(listed := list(values)) != count:
         raise ValueError(f"{name} must have one entry for each of the {count} slices of the batch, got {values!r}")
     return listed
-
-
-def _sorted(rows: Rows) -> Rows:
-    def key(i: int) -> tuple[str, int]:
-        index = rows.slices[i]
-        return rows.patients[i] or "", -1 if index is None else index
-
-    order = sorted(range(len(rows.slices)), key=key)
-    return Rows([rows.patients[i] for i in order], [rows.slices[i] for i in order], rows.data[order], rows.sizes[order])
 
 
 def _added(rows: Rows, index: Tensor) -> Rows:
