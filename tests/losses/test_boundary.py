@@ -130,3 +130,9 @@ def test_a_distance_that_does_not_fit_is_refused() -> None:
     x = torch.zeros(1, 1, 4, 4)
     with pytest.raises(ValueError, match=r"distance of shape \(1, 4, 4\) does not fit logits of shape \(1, 1, 4, 4\)"):
         boundary_loss(x, x, x[0])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_its_distances_are_an_operator_that_compilers_may_trust(layout: torch.memory_format) -> None:
+    masks = (torch.rand(2, 3, 8, 6) > 0.5).contiguous(memory_format=layout)
+    torch.library.opcheck(torch.ops.brainseg.signed_distance.default, (masks, None, [1.0, 2.0]))

@@ -10,17 +10,17 @@ from brainseg.losses import dice_loss, generalized_dice_loss
 
 
 def test_the_value_is_that_of_the_formula() -> None:
-    # Halves everywhere: of 4 pixels the first class has 4, the second 1; weights (1/4)^2 and 1.
+    # Halves everywhere: of 4 pixels the first class has 4, the second 1; weights 1 and 4^2.
     target = torch.tensor([[[[1.0, 1.0, 1.0, 1.0]], [[1.0, 0.0, 0.0, 0.0]]]])
     found = generalized_dice_loss(torch.zeros(1, 2, 1, 4), target)
-    assert found.item() == pytest.approx(1 - (2 * (2 / 16 + 0.5) + 1) / (6 / 16 + 3 + 1))
+    assert found.item() == pytest.approx(1 - (2 * (2 + 16 * 0.5) + 1) / (6 + 16 * 3 + 1))
 
 
 def test_an_empty_class_has_the_weight_of_the_smallest_other() -> None:
-    # Of 4 pixels the classes have 4, 2 and 0; weights 1/4, 1 and 1.
+    # Of 4 pixels the classes have 4, 2 and 0; weights 1, 4 and 4.
     target = torch.tensor([[[[1.0, 1.0, 1.0, 1.0]], [[1.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]])
     found = generalized_dice_loss(torch.zeros(1, 3, 1, 4), target)
-    assert found.item() == pytest.approx(1 - (2 * (2 / 4 + 1) + 1) / (6 / 4 + 4 + 2 + 1))
+    assert found.item() == pytest.approx(1 - (2 * (2 + 4 * 1) + 1) / (6 + 4 * 4 + 4 * 2 + 1))
 
 
 @given(seed=st.integers(0, 2**32 - 1), batch=st.booleans())
@@ -75,6 +75,16 @@ def test_none_gives_one_number_an_image() -> None:
     assert generalized_dice_loss(logits, target, reduction="none", batch=True).shape == ()
     large = (x.movedim(0, 1).flatten(1, 2)[None] for x in (logits, target))
     torch.testing.assert_close(generalized_dice_loss(logits, target, batch=True), generalized_dice_loss(*large))
+
+
+@pytest.mark.parametrize("mass", [0.0, 1e-6, 1e-3, 0.9])
+def test_a_soft_mask_of_less_than_a_pixel_hides_no_error_of_the_others(mass: float) -> None:
+    target = torch.zeros(1, 2, 64, 64)
+    target[0, 0, :32], target[0, 1, 0, 0] = 1, mass
+    logits = torch.where(target[:, :1] > 0.5, -20.0, 20.0).repeat(1, 2, 1, 1)
+    logits[0, 1] = -20
+    # All of the large class is wrong, and nothing is predicted of the small one.
+    assert generalized_dice_loss(logits, target) > 0.999
 
 
 def test_classes_of_the_smallest_and_the_largest_size_are_finite() -> None:

@@ -752,3 +752,38 @@ def test_a_module_shows_its_arguments_and_saves_none(name: str) -> None:
     assert loss.state_dict() == {}
     for argument, value in arguments.items():
         assert f"{argument}={value!r}" in repr(loss)
+
+
+# --- what nothing and nonsense give ---
+
+
+@every_loss
+@pytest.mark.parametrize("arguments", [{}, {"batch": True}, {"weight": [1.0, 2.0, 3.0]}])
+def test_a_batch_without_images_costs_nothing(loss: LossFunction, arguments: dict[str, Any]) -> None:
+    logits = torch.zeros(0, 3, 4, 4, requires_grad=True)
+    found = loss(logits, torch.zeros(0, 3, 4, 4), **of(loss, **arguments))
+    assert found == 0 or loss is FUNCTIONS["mcc"]
+    found.backward()
+
+
+@pytest.mark.parametrize("weight", [[-1.0, 1.0], [math.nan, 1.0], [math.inf, 1.0]])
+def test_weights_are_numbers_from_0(weight: list[float]) -> None:
+    logits, target = draw(0, 2, 2, 3, 2)
+    for build in (
+        lambda: dice_loss(logits, target, weight=weight),
+        lambda: DiceLoss(weight=torch.tensor(weight)),
+        lambda: BCELoss(pos_weight=weight),
+    ):
+        with pytest.raises(ValueError, match="eight must be numbers from 0"):
+            build()
+
+
+def test_an_ignored_index_that_is_no_integer_is_refused() -> None:
+    logits, target = draw_classes(0, 1, 3, 3, 2)
+    with pytest.raises(ValueError, match=r"ignore_index must be an integer, got 1\.5"):
+        dice_loss(logits, target, ignore_index=1.5)  # type: ignore[arg-type]
+
+
+def test_a_module_refuses_an_unknown_reduction_when_it_is_built() -> None:
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'avg'"):
+        DiceLoss(reduction="avg")  # type: ignore[arg-type]

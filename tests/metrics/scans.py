@@ -18,8 +18,11 @@ METRICS: list[tuple[str, dict[str, Any]]] = [
     ("DiceScore", {}),
     ("IoU", {"aggregation": "patient"}),
     ("DiceScore", {"aggregation": "dataset"}),
+    ("VolumeDifference", {"aggregation": "patient", "spacing": (5.0, 1.0, 1.0)}),
     ("HausdorffDistance", {"percentile": 95}),
     ("NormalizedSurfaceDice", {"aggregation": "patient", "tolerance": 1.0, "spacing": (2.0, 1.0, 0.5)}),
+    ("LesionDetection", {"iou_threshold": 0.2, "measure": "lesion_dice"}),
+    ("LesionDetection", {"aggregation": "patient", "measure": "false_positives"}),
 ]
 
 

@@ -1,5 +1,8 @@
-"""Dice and IoU of slices, patients and batches: by hand, as published, and never better for a false tumour."""
+"""Overlap of slices, patients and batches: by hand, as published, and never better for a false or missed tumour."""
 
+import math
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -9,11 +12,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MetricCollection
+from torchmetrics.functional.classification import binary_stat_scores
 
-from brainseg.metrics import DiceScore, IoU, MetricResult
-from tests.metrics.scans import slices, update
+from brainseg.metrics import MetricResult
+from brainseg.metrics.overlap import (
+    ConfusionCounts,
+    DiceScore,
+    FBeta,
+    IoU,
+    OverlapMetric,
+    Precision,
+    Recall,
+    Specificity,
+    VolumeDifference,
+)
+from tests.metrics.scans import Slices, slices, update
 
-OVERLAP = pytest.mark.parametrize("score", [DiceScore, IoU])
+Score = Callable[..., OverlapMetric]
+
+SCORES: dict[str, Score] = {
+    "Dice": DiceScore,
+    "IoU": IoU,
+    "F2": partial(FBeta, beta=2.0),
+    "Precision": Precision,
+    "Recall": Recall,
+}
+EVERY_CASE: dict[str, Score] = {
+    "Specificity": Specificity,
+    "VolumeDifference": partial(VolumeDifference, spacing=(5.0, 0.5, 2.0)),
+    "relative": partial(VolumeDifference, relative=True),
+}
+OVERLAP = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+ALL = pytest.mark.parametrize("score", [*SCORES.values(), *EVERY_CASE.values()], ids=[*SCORES, *EVERY_CASE])
 CASES = ["slice", "patient", "dataset"]
 
 # Pixels of four slices of two patients: overlapping, missed, false alarm, nothing.
@@ -22,7 +53,7 @@ PREDICTION = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0
 GROUP = ["a", "b", "a", "c"]
 
 
-def result(metric: DiceScore | IoU, prediction: Tensor = PREDICTION, target: Tensor = TARGET) -> MetricResult:
+def result(metric: OverlapMetric, prediction: Tensor = PREDICTION, target: Tensor = TARGET) -> MetricResult:
     metric.update(prediction, target, group=GROUP[: len(target)])
     return metric.result()
 
@@ -39,24 +70,42 @@ def published(prediction: Tensor, target: Tensor, batch_size: int) -> tuple[floa
 
 
 @pytest.mark.parametrize(
-    ("aggregation", "dice", "iou", "counts"),
+    ("score", "slice_mean", "patient_mean", "pooled"),
     [
-        ("slice", (2 / 5 + 0 + 0) / 3, (1 / 4 + 0 + 0) / 3, (3, 1, 1, 1)),
-        ("patient", (2 / 6 + 0) / 2, (1 / 5 + 0) / 2, (2, 1, 1, 0)),
-        ("dataset", 2 / 7, 1 / 6, (1, 0, 0, 0)),
+        ("Dice", (2 / 5 + 0 + 0) / 3, (2 / 6 + 0) / 2, 2 / 7),
+        ("IoU", (1 / 4 + 0 + 0) / 3, (1 / 5 + 0) / 2, 1 / 6),
+        ("F2", (5 / 11 + 0 + 0) / 3, (5 / 12 + 0) / 2, 5 / 16),
+        ("Precision", (1 / 3 + 0 + 0) / 3, (1 / 4 + 0) / 2, 1 / 4),
+        ("Recall", (1 / 2 + 0 + 0) / 3, (1 / 2 + 0) / 2, 1 / 3),
+        ("Specificity", (0 + 1 + 3 / 4 + 1) / 4, (3 / 6 + 1 + 1) / 3, 10 / 13),
+        ("VolumeDifference", 0.005 * (1 + 1 + 1 + 0) / 4, 0.005 * (2 + 1 + 0) / 3, 0.005 * 1),
+        ("relative", (1 / 2 + 1) / 2, (2 / 2 + 1) / 2, 1 / 3),
     ],
 )
-def test_means_by_hand(aggregation: Any, dice: float, iou: float, counts: tuple[int, ...]) -> None:
-    for score, expected in ((DiceScore, dice), (IoU, iou)):
-        value, *found = result(score(aggregation=aggregation))
+def test_means_by_hand(score: str, slice_mean: float, patient_mean: float, pooled: float) -> None:
+    for aggregation, expected in zip(CASES, (slice_mean, patient_mean, pooled), strict=True):
+        value = result({**SCORES, **EVERY_CASE}[score](aggregation=aggregation)).value
         assert value.item() == pytest.approx(expected)
         assert value.dtype == torch.float32
-        assert tuple(found) == counts
+
+
+@pytest.mark.parametrize(
+    ("names", "by_slice", "by_patient"),
+    [
+        (SCORES, (3, 1, 1, 1), (2, 1, 1, 0)),
+        (["Specificity", "VolumeDifference"], (4, 0, 1, 1), (3, 0, 1, 0)),
+        (["relative"], (2, 2, 1, 1), (2, 1, 1, 0)),
+    ],
+)
+def test_cases_are_counted_by_hand(names: list[str], by_slice: tuple[int, ...], by_patient: tuple[int, ...]) -> None:
+    for name in names:
+        counts = [result({**SCORES, **EVERY_CASE}[name](aggregation=aggregation))[1:] for aggregation in CASES]
+        assert counts == [by_slice, by_patient, (1, 0, 0, 0)]
 
 
 @OVERLAP
 @pytest.mark.parametrize(("empty", "addend"), [("one", 1), ("zero", 0)])
-def test_two_empty_masks_may_be_counted(score: type[DiceScore], empty: Any, addend: int) -> None:
+def test_two_empty_masks_may_be_counted(score: Score, empty: Any, addend: int) -> None:
     without = result(score())
     value, *counts = result(score(empty=empty))
     assert value.item() == pytest.approx((without.value.item() * 3 + addend) / 4)
@@ -65,37 +114,154 @@ def test_two_empty_masks_may_be_counted(score: type[DiceScore], empty: Any, adde
 
 @OVERLAP
 @pytest.mark.parametrize("aggregation", CASES)
-def test_a_model_that_predicts_nothing_scores_0(score: type[DiceScore], aggregation: Any) -> None:
+def test_a_model_that_predicts_nothing_scores_0(score: Score, aggregation: Any) -> None:
     assert result(score(aggregation=aggregation), torch.full(TARGET.shape, -9.0)).value == 0
 
 
 @OVERLAP
 @pytest.mark.parametrize("aggregation", CASES)
-def test_perfect_masks_score_1(score: type[DiceScore], aggregation: Any) -> None:
+def test_perfect_masks_score_1(score: Score, aggregation: Any) -> None:
     assert result(score(aggregation=aggregation), TARGET).value == 1
 
 
 @OVERLAP
 @pytest.mark.parametrize("aggregation", CASES)
-def test_nothing_at_all_is_nan_with_a_warning(score: type[DiceScore], aggregation: Any) -> None:
+def test_nothing_at_all_is_nan_with_a_warning(score: Score, aggregation: Any) -> None:
     metric = score(aggregation=aggregation)
     metric.update(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), group=["a", "b"])
-    with pytest.warns(UserWarning, match="no case to average: every target and prediction is empty"):
+    with pytest.warns(UserWarning, match="no case to average: all were left out"):
         value, cases, excluded, *_ = metric.result()
     assert value.isnan()
     assert (cases, excluded) == (0, 1 if aggregation == "dataset" else 2)
 
 
-@given(seed=st.integers(0, 999), painted=st.integers(1, 64), row=st.integers(0, 5))
-def test_painting_a_false_tumour_on_an_empty_slice_never_improves_a_number(seed: int, painted: int, row: int) -> None:
-    data = slices(seed=seed)
+def improved(score: Score, before: Slices, after: Slices, **options: Any) -> bool:
+    """Whether the metric tells the second prediction from the first as a better one."""
+    first, second = (score(before.target.shape[1], **options) for _ in range(2))
+    update(first, before)
+    update(second, after)
+    gain = (second.compute() - first.compute()).item()
+    assert not math.isnan(gain)
+    return gain > 0 if first.higher_is_better else gain < 0
+
+
+def painted(data: Slices, slot: int, count: int) -> Slices:
+    """The same with so many false pixels on one of the empty slices, of which every fourth is one."""
     worse = data._replace(prediction=data.prediction.clone())
-    worse.prediction[4 * row].view(-1)[:painted] = True  # every fourth target is empty
-    for score, aggregation, empty in product((DiceScore, IoU), CASES, ("exclude", "one", "zero")):
-        before, after = (score(aggregation=aggregation, empty=empty) for _ in range(2))  # type: ignore[arg-type]
-        update(before, data)
-        update(after, worse)
-        assert after.compute() <= before.compute()
+    worse.prediction[4 * slot].view(-1)[:count] = True
+    return worse
+
+
+PAINTED = given(
+    num_classes=st.integers(1, 2), seed=st.integers(0, 999), slot=st.integers(0, 5), count=st.integers(1, 128)
+)
+
+
+@OVERLAP
+@PAINTED
+def test_painting_a_false_tumour_on_an_empty_slice_never_improves_a_number(
+    score: Score, num_classes: int, seed: int, slot: int, count: int
+) -> None:
+    data = slices(num_classes=num_classes, seed=seed)
+    for aggregation, empty in product(CASES, ("exclude", "one", "zero")):
+        assert not improved(score, data, painted(data, slot, count), aggregation=aggregation, empty=empty)
+
+
+@pytest.mark.parametrize(
+    ("name", "aggregations"), [("Specificity", CASES), ("VolumeDifference", ["slice"]), ("relative", ["slice"])]
+)
+@PAINTED
+def test_painting_a_false_tumour_never_improves_what_counts_every_case(
+    name: str, aggregations: list[str], num_classes: int, seed: int, slot: int, count: int
+) -> None:
+    data = slices(num_classes=num_classes, seed=seed)
+    for aggregation in aggregations:
+        assert not improved(EVERY_CASE[name], data, painted(data, slot, count), aggregation=aggregation)
+
+
+@pytest.mark.parametrize("score", [*SCORES.values(), Specificity], ids=[*SCORES, "Specificity"])
+@pytest.mark.parametrize("aggregation", CASES)
+@given(num_classes=st.integers(1, 2), seed=st.integers(0, 999), row=st.integers(0, 21), lost=st.integers(1, 128))
+def test_tumour_that_is_no_longer_found_never_improves_a_number(
+    score: Score, aggregation: Any, num_classes: int, seed: int, row: int, lost: int
+) -> None:
+    data = slices(num_classes=num_classes, seed=seed)
+    worse = data._replace(prediction=data.prediction.clone())
+    worse.prediction[row].view(-1)[:lost] &= ~data.target[row].view(-1)[:lost]
+    assert not improved(score, data, worse, aggregation=aggregation)
+
+
+@OVERLAP
+@given(seed=st.integers(0, 999), row=st.integers(0, 21))
+def test_a_slice_with_tumour_left_empty_never_improves_the_mean_over_slices(score: Score, seed: int, row: int) -> None:
+    data = slices(seed=seed)
+    row += row % 4 == 0  # every fourth target is empty
+    worse = data._replace(prediction=data.prediction.clone())
+    worse.prediction[row] = False
+    assert not improved(score, data, worse)
+
+
+def one_patient(target: list[list[int]], prediction: list[list[int]]) -> Slices:
+    """Slices of a few pixels, of one patient."""
+    found, true = (torch.tensor(rows)[:, None, None] for rows in (prediction, target))
+    return Slices(found, true, ["a"] * len(target), list(range(len(target))))
+
+
+@pytest.mark.parametrize("name", ["Dice", "IoU", "F2", "Precision"])
+@pytest.mark.parametrize("aggregation", ["patient", "dataset"])
+def test_a_pooled_score_may_rise_when_a_slice_that_is_mostly_false_is_left_empty(name: str, aggregation: Any) -> None:
+    target = [[1, 1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0, 0]]
+    found = one_patient(target, [target[0], [1] * 8])
+    missed = one_patient(target, [target[0], [0] * 8])
+    assert improved(SCORES[name], found, missed, aggregation=aggregation)  # Dice 18 / 25 and 16 / 17
+    assert not improved(Recall, found, missed, aggregation=aggregation)
+
+
+@pytest.mark.parametrize("name", ["VolumeDifference", "relative"])
+def test_a_volume_difference_takes_a_false_tumour_for_a_missed_one(name: str) -> None:
+    missed = one_patient([[1, 1], [0, 0]], [[0, 0], [0, 0]])
+    painted = one_patient([[1, 1], [0, 0]], [[0, 0], [1, 1]])
+    metrics = [EVERY_CASE[name](aggregation="patient") for _ in range(2)]
+    for metric, data in zip(metrics, (missed, painted), strict=True):
+        update(metric, data)
+    assert [metric.compute().item() for metric in metrics] == pytest.approx([0.01 if name != "relative" else 1, 0])
+
+
+@pytest.mark.parametrize("name", ["VolumeDifference", "relative"])
+@pytest.mark.parametrize("aggregation", CASES)
+def test_a_volume_difference_may_improve_when_a_tumour_is_missed_where_too_much_was_predicted(
+    name: str, aggregation: Any
+) -> None:
+    found, missed = (one_patient([[1, 0, 0, 0]], [[pixel] * 4]) for pixel in (1, 0))  # 3 too many, 1 too few
+    assert improved(EVERY_CASE[name], found, missed, aggregation=aggregation)
+
+
+def test_a_relative_volume_difference_leaves_false_alarms_out_and_counts_them() -> None:
+    metric = VolumeDifference(relative=True)
+    quiet, painted = (one_patient([[1, 1], [0, 0]], [[1, 0], [pixel, 0]]) for pixel in (0, 1))
+    results = []
+    for data in (quiet, painted):
+        metric.reset()
+        update(metric, data)
+        results.append(metric.result())
+    assert [value.item() for value, *_ in results] == [0.5, 0.5]
+    assert [counts for _, *counts in results] == [[1, 1, 0, 0], [1, 1, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"), [("Specificity", 1), ("VolumeDifference", 0.005 * (2 + 1 + 0 + 0) / 4), ("relative", 1)]
+)
+def test_what_a_model_that_predicts_nothing_gets_where_every_case_counts(score: str, expected: float) -> None:
+    assert result(EVERY_CASE[score](), torch.zeros_like(TARGET)).value.item() == pytest.approx(expected)
+
+
+def test_a_case_without_background_has_no_specificity_and_is_counted() -> None:
+    metric = Specificity()
+    full = torch.ones(2, 1, 1, 4, dtype=torch.bool)
+    full[1, ..., 1:] = False
+    value, *counts = result(metric, ~full, full)
+    assert value.item() == 0  # of the second: its three background pixels are predicted
+    assert counts == [1, 1, 1, 0]
 
 
 @given(seed=st.integers(0, 999), batch_size=st.integers(1, 22))
@@ -145,6 +311,118 @@ def test_only_the_published_score_says_that_it_depends_on_the_batch_size() -> No
         "IoU(num_classes=1, aggregation='batch' (depends on the batch size), empty='exclude')"
     )
     assert repr(DiceScore(2)) == "DiceScore(num_classes=2, aggregation='slice', empty='exclude')"
+
+
+@pytest.mark.parametrize("score", [FBeta, Precision, Recall, Specificity, VolumeDifference, ConfusionCounts])
+def test_what_was_never_published_for_batches_is_refused_for_them(score: type[OverlapMetric]) -> None:
+    with pytest.raises(ValueError, match=f'"batch" is a published formula of DiceScore and IoU, and {score.__name__}'):
+        score(aggregation="batch")
+
+
+@pytest.mark.parametrize(
+    ("score", "name"),
+    [
+        (Specificity, "empty"),
+        (VolumeDifference, "empty"),
+        (ConfusionCounts, "empty"),
+        (ConfusionCounts, "average"),
+    ],
+)
+def test_arguments_that_mean_nothing_to_a_metric_are_refused(score: type[Any], name: str) -> None:
+    with pytest.raises(TypeError, match=f"{score.__name__} has no argument {name}, got 'none'; leave it out"):
+        score(**{name: "none"})
+
+
+def test_arguments_out_of_range_are_refused_when_the_metric_is_made() -> None:
+    with pytest.raises(ValueError, match="beta must be a positive number, got 0"):
+        FBeta(beta=0)
+    with pytest.raises(ValueError, match="spacing must be a positive number of mm"):
+        VolumeDifference(spacing=(1.0, 0.0, 1.0))
+
+
+def test_a_metric_tells_its_own_arguments_only() -> None:
+    found = [FBeta(beta=2), Specificity(3), VolumeDifference(spacing=2.0, relative=True), ConfusionCounts()]
+    assert [metric.extra_repr() for metric in found] == [
+        "num_classes=1, aggregation='slice', empty='exclude', beta=2",
+        "num_classes=3, aggregation='slice'",
+        "num_classes=1, aggregation='slice', spacing=2.0, relative=True",
+        "num_classes=1, aggregation='slice'",
+    ]
+
+
+def test_whether_higher_is_better_is_told() -> None:
+    assert all(score().higher_is_better is True for score in (*SCORES.values(), Specificity))
+    assert VolumeDifference().higher_is_better is False
+    assert ConfusionCounts().higher_is_better is None
+
+
+def test_a_collection_counts_once_for_all_metrics_of_overlap() -> None:
+    every = {**SCORES, **EVERY_CASE, "ConfusionCounts": ConfusionCounts}
+    collection = MetricCollection({name: score(2, aggregation="patient") for name, score in every.items()})
+    data = slices(num_classes=2)
+    for rows in (range(9), range(9, 22)):
+        batch = data.batch(rows)
+        collection.update(batch.prediction, batch.target, group=batch.group, slice_index=batch.index)
+    assert list(map(sorted, collection.compute_groups.values())) == [sorted(every)]
+    for name, value in collection.compute().items():
+        alone = every[name](2, aggregation="patient")
+        update(alone, data)
+        assert torch.equal(value, alone.compute())
+
+
+@pytest.mark.parametrize("aggregation", CASES)
+def test_confusion_counts_are_totals_of_every_slice(aggregation: Any) -> None:
+    counts = ConfusionCounts(aggregation=aggregation)
+    totals, *cases = result(counts)
+    assert totals.dtype == torch.int64
+    assert totals.tolist() == [[1, 3, 2, 10]]
+    expected = {"slice": (4, 0, 1, 1), "patient": (3, 0, 1, 0), "dataset": (1, 0, 0, 0)}[aggregation]
+    assert cases == [(count,) for count in expected]
+    assert torch.equal(counts.compute(), totals)
+
+
+def test_confusion_counts_of_several_classes_are_those_of_torchmetrics() -> None:
+    data = slices(num_classes=3)
+    found = []
+    for include_background in (True, False):
+        counts = ConfusionCounts(3, include_background=include_background)
+        update(counts, data)
+        found.append(counts.compute())
+    flat = [masks.movedim(1, 0).reshape(3, -1).int() for masks in (data.prediction, data.target)]
+    expected = torch.stack([binary_stat_scores(*pair)[[0, 1, 3, 2]] for pair in zip(*flat, strict=True)])
+    assert torch.equal(found[0], expected)
+    assert torch.equal(found[1], expected[1:])
+
+
+def test_a_row_of_confusion_counts_is_one_class_behind_the_other() -> None:
+    counts = ConfusionCounts(2, aggregation="patient")
+    prediction, target = torch.cat([PREDICTION, TARGET], 1), torch.cat([TARGET, TARGET], 1)
+    counts.update(prediction, target, group=GROUP)
+    assert counts.per_case() == [
+        ("a", None, (1, 3, 1, 3, 2, 0, 0, 6)),
+        ("b", None, (0, 0, 1, 3, 1, 0, 0, 3)),
+        ("c", None, (0, 0, 0, 4, 0, 0, 0, 4)),
+    ]
+
+
+def test_confusion_counts_of_nothing_are_0() -> None:
+    with pytest.warns(UserWarning, match="called before the ``update`` method"):
+        assert ConfusionCounts(2).compute().tolist() == [[0] * 4] * 2
+
+
+def test_confusion_counts_have_no_interval() -> None:
+    counts = ConfusionCounts(aggregation="patient")
+    result(counts)
+    with pytest.raises(ValueError, match="take that of a score, such as Recall"):
+        counts.confidence_interval(level=0.9)
+
+
+@ALL
+def test_an_interval_of_patients_holds_the_mean(score: Score) -> None:
+    metric = score(aggregation="patient")
+    value = result(metric).value.item()
+    interval = metric.confidence_interval(n_resamples=200)
+    assert interval.lower - 1e-6 <= value <= interval.upper + 1e-6
 
 
 @pytest.mark.parametrize("include_background", [True, False])

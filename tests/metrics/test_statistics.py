@@ -1,13 +1,18 @@
-"""The interval of a mean over patients: its width, what it resamples, and what it refuses."""
+"""The interval of a mean over patients, and the difference of two models: what they resample, and what they refuse."""
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from scipy import stats
 
-from brainseg.metrics import Case, DiceScore, confidence_interval
+from brainseg.metrics import Case, DiceScore, HausdorffDistance, confidence_interval
+from brainseg.metrics.statistics import compare
 from tests.metrics.scans import slices, update
 
 
@@ -107,3 +112,169 @@ def test_fewer_than_two_patients_are_refused(values: dict[str, Any]) -> None:
 def test_levels_and_numbers_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must"):
         confidence_interval(patients(3), **options)
+
+
+@pytest.mark.parametrize("function", [confidence_interval, lambda values: compare(values, patients(4))])
+def test_infinite_values_are_refused(function: Any) -> None:
+    with pytest.raises(ValueError, match=r"infinite values, of which there is no mean: '1', '2', '3' and 1 more; .*"):
+        function({"0": 1.0, "1": math.inf, "2": [0.0, -math.inf], "3": math.inf, "4": math.inf})
+
+
+def signed_rank(differences: list[float]) -> float:
+    """The exact two-sided p: the share of all choices of signs that part the ranks as unevenly, zeros left out."""
+    kept = [difference for difference in differences if difference]
+    ranks = stats.rankdata(np.abs(kept))
+    uneven = abs(np.dot(np.sign(kept), ranks))
+    signs = itertools.product([-1, 1], repeat=len(kept))
+    return float(np.mean([abs(np.dot(choice, ranks)) >= uneven for choice in signs]))
+
+
+values = st.integers(-8, 8).map(lambda number: number / 8)  # ties and zeros come, and eighths do not round
+tables = st.dictionaries(st.text(max_size=3), st.tuples(values, values), min_size=2, max_size=10)
+
+
+def two(table: dict[str, tuple[float, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    return {name: a for name, (a, _) in table.items()}, {name: b for name, (_, b) in table.items()}
+
+
+def test_two_models_by_pencil() -> None:
+    # Of 0.5, 0.25 and -0.125 the signed ranks are 3, 2 and -1; 4 of the 8 choices of signs part them by 4 or more.
+    a, b = {"x": 0.75, "y": 0.5, "z": 0.5, "w": math.nan}, {"z": 0.625, "y": 0.25, "x": [0.5, 0.0], "w": math.nan}
+    result = compare(a, b)
+    assert result.difference == 0.625 / 3
+    assert result.p_value == 0.5
+    assert (result.patients, result.excluded) == (3, 1)
+    # All three drawn alike happens in 1 of 27 resamples, more often than the 2.5 % of a tail.
+    assert (result.lower, result.upper) == (-0.125, 0.5)
+
+
+@given(tables)
+def test_few_patients_have_the_exact_p_with_ties_and_zeros(table: dict[str, tuple[float, float]]) -> None:
+    differences = [a - b for a, b in table.values()]
+    assume(any(differences))
+    assert compare(*two(table), n_resamples=1).p_value == pytest.approx(signed_rank(differences))
+
+
+def test_many_patients_have_the_normal_approximation() -> None:
+    rng = np.random.default_rng(5)
+    differences = rng.integers(-3, 5, 80).astype(float)
+    ranks = stats.rankdata(np.abs(differences[differences != 0]))
+    variance = (ranks**2).sum()  # of the sum of signed ranks; equals the one that is corrected for ties
+    z = np.dot(np.sign(differences[differences != 0]), ranks) / math.sqrt(variance)
+    zero = dict.fromkeys(map(str, range(80)), 0.0)
+    result = compare(dict(zip(zero, differences.tolist(), strict=True)), zero)
+    assert result.p_value == pytest.approx(2 * stats.norm.sf(abs(z)))
+
+
+@pytest.mark.parametrize("count", [2, 13, 34, 110])
+def test_it_agrees_with_scipy(count: int) -> None:
+    a, b = patients(count, seed=1), patients(count, seed=2)
+    x, y = (np.array(list(model.values())) for model in (a, b))
+    expected = stats.bootstrap((x - y,), np.mean, method="percentile", n_resamples=10_000, rng=1).confidence_interval
+    result = compare(a, b)
+    assert result.difference == pytest.approx((x - y).mean())
+    assert result.p_value == pytest.approx(stats.wilcoxon(x, y).pvalue)
+    assert result[1:3] == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+@given(tables)
+def test_the_models_may_change_places(table: dict[str, tuple[float, float]]) -> None:
+    a, b = two(table)
+    result, mirrored = compare(a, b, n_resamples=99), compare(b, a, n_resamples=99)
+    assert result.difference == -mirrored.difference
+    assert (result.lower, result.upper) == pytest.approx((-mirrored.upper, -mirrored.lower), abs=1e-12)
+    assert result.p_value == pytest.approx(mirrored.p_value)
+
+
+@given(tables, st.randoms(use_true_random=False))
+def test_the_order_of_the_pairs_does_not_matter(table: dict[str, tuple[float, float]], random: Any) -> None:
+    a, b = two(table)
+    shuffled = dict(random.sample(list(b.items()), len(b)))
+    expected = compare(a, b, n_resamples=99)
+    assert compare(a, shuffled, n_resamples=99) == expected
+    assert compare(dict(reversed(a.items())), shuffled, n_resamples=99) == expected
+
+
+@given(tables)
+def test_the_same_model_twice_differs_by_nothing(table: dict[str, tuple[float, float]]) -> None:
+    a, _ = two(table)
+    assert compare(a, a, n_resamples=99) == (0.0, 0.0, 0.0, 1.0, len(a), 0)
+
+
+def test_its_interval_is_that_of_the_differences() -> None:
+    a, b = patients(20, seed=1), patients(20, seed=2)
+    differences = {name: a[name] - b[name] for name in a}
+    options: dict[str, Any] = {"level": 0.5, "n_resamples": 999, "seed": 4}
+    assert compare(a, b, **options)[1:3] == confidence_interval(differences, **options)
+
+
+def test_rounding_makes_no_ranks() -> None:
+    # Differences of four times 0.1, -0.1 and 0; as floating-point numbers of five sizes, none of them 0.
+    a = {"p": 0.1, "q": 0.4, "r": 0.8, "s": 1.1, "t": 0.2, "u": 0.1 + 0.2}
+    b = {"p": 0.0, "q": 0.3, "r": 0.7, "s": 1.0, "t": 0.3, "u": 0.3}
+    assert len({abs(a[name] - b[name]) for name in a} - {0.0}) == 5
+    assert compare(a, b).p_value == pytest.approx(signed_rank([1, 1, 1, 1, -1, 0]))
+
+
+def test_a_patient_counts_once_with_the_mean_of_its_slices_and_classes() -> None:
+    a = [
+        Case("x", 0, (1.0, math.nan)),
+        Case("x", 1, (0.5, 0.25)),  # the classes 0.75 and 0.25: 0.5
+        Case("y", 0, (math.nan, 0.5)),
+        Case("y", 1, (math.nan, math.nan)),  # 0.5
+    ]
+    b = [Case("y", None, (0.25, 0.25)), Case("x", None, (0.0, 0.0))]
+    result = compare(a, b)
+    assert (result.difference, result.patients) == (0.375, 2)
+
+
+def test_a_false_alarm_on_an_empty_slice_counts_against_the_model() -> None:
+    quiet = [Case("x", 0, (0.5,)), Case("x", 1, (math.nan,)), Case("y", 0, (0.5,))]
+    alarmed = [Case("x", 0, (0.5,)), Case("x", 1, (0.0,)), Case("y", 0, (0.5,))]
+    assert compare(quiet, alarmed).difference == 0.125
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_patient_with_a_value_in_one_model_alone_is_no_pair(swapped: bool) -> None:
+    quiet = {"x": 0.5, "y": 0.5, "z": math.nan, "w": math.nan}
+    alarmed = {"x": 0.5, "y": 0.5, "z": 0.0, "w": math.nan}
+    with pytest.raises(ValueError, match=r"only one of the two models has a value for 'z', .*; score both with empty="):
+        compare(*((alarmed, quiet) if swapped else (quiet, alarmed)))
+
+
+@pytest.mark.parametrize(("metric", "empty", "sign"), [(DiceScore, "one", 1), (HausdorffDistance, "zero", -1)])
+def test_the_advice_for_a_patient_without_tumour_counts_its_false_alarm(metric: Any, empty: str, sign: int) -> None:
+    target = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    target[:2, :, 2:4, 2:4] = True
+    alarmed = target.clone()
+    alarmed[2, :, 0, 0] = True
+    quiet_cases, alarmed_cases = [], []
+    for prediction, cases in ((target, quiet_cases), (alarmed, alarmed_cases)):
+        scores = metric(empty=empty)
+        scores.update(prediction, target, group=["x", "y", "z"])
+        cases += scores.per_case()
+    assert compare(quiet_cases, alarmed_cases).difference * sign > 0
+
+
+def test_patients_of_one_model_alone_are_refused() -> None:
+    a, b = dict.fromkeys("abcdefg", 0.5), dict.fromkeys("ag", 0.5)
+    with pytest.raises(ValueError, match=r"only the first table has 'b', 'c', 'd' and 2 more, only the second none"):
+        compare(a, b)
+    with pytest.raises(ValueError, match=r"only the first table has none, only the second 'b', 'c', 'd' and 2 more"):
+        compare(b, a)
+
+
+def test_tables_of_other_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"same classes, got cases of \[1, 2\] values"):
+        compare([Case("a", 1, (0.5,)), Case("b", 1, (0.5,))], [Case("a", 1, (0.5, 0.5)), Case("b", 1, (0.5, 0.5))])
+
+
+@pytest.mark.parametrize("values", [{}, {"a": 0.5}, {"a": [0.5, 0.6], "b": math.nan}])
+def test_fewer_than_two_pairs_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"needs at least 2 patients with a value, got [01]"):
+        compare(values, values)
+
+
+def test_slices_of_unknown_patients_are_no_pairs() -> None:
+    with pytest.raises(ValueError, match=r"a case has no patient, .* update with group="):
+        compare({"a": 0.5, "b": 0.5}, [Case(None, 3, (0.5,)), Case("a", 1, (0.5,))])

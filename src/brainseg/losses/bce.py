@@ -2,11 +2,20 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainseg.losses.rules import Case, Loss, Reduction, check_masks, check_share, per_class, prepare, reduce
+from brainseg.losses.rules import (
+    Case,
+    Loss,
+    Reduction,
+    check_masks,
+    check_share,
+    per_class,
+    prepare,
+    reduce,
+    to_weights,
+)
 
 
 def bce_loss(
@@ -101,9 +110,7 @@ class BCELoss(Loss):
             reduction=reduction,
             check_target=check_target,
         )
-        self.register_buffer(
-            "pos_weight", None if pos_weight is None else torch.as_tensor(pos_weight), persistent=False
-        )
+        self.register_buffer("pos_weight", to_weights("pos_weight", pos_weight), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, *, valid: Tensor | None = None) -> Tensor:
         return bce_loss(logits, target, weight=self.weight, pos_weight=self.pos_weight, valid=valid, **self.arguments)

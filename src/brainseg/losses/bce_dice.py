@@ -1,9 +1,9 @@
 """Cross-entropy and Dice of the published experiments."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from brainseg.losses.bce import sigmoid_cross_entropy
 from brainseg.losses.dice import soft_dice
 from brainseg.losses.overlap import gather_sums, soft_counts
 from brainseg.losses.rules import Case, Loss, Reduction, check_masks, divide, prepare, reduce
@@ -157,7 +157,7 @@ def _terms(
 
 def _mean_bce(case: Case, *, batch: bool, gather: bool) -> Tensor:
     axes = tuple(range(0 if batch else 1, case.logits.ndim))
-    bce = F.binary_cross_entropy_with_logits(case.logits, case.target, reduction="none")
+    bce = sigmoid_cross_entropy(case)
     if case.valid is None:
         total = bce.sum(axes)
         pixels = torch.full_like(total, bce.shape[axes[0] :].numel())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from brainseg.losses.overlap import mask_axes
 from brainseg.losses.rules import Loss, Reduction, divide, prepare, reduce
 
 
@@ -87,7 +88,7 @@ def boundary_loss(
     else:
         distance = distance[:, logits.shape[1] - p.shape[1] :]
     distance = distance.to(p.dtype)
-    axes = tuple(range(2, logits.ndim))
+    axes = mask_axes(case, batch=False)
     if case.valid is None:
         loss = (p * distance).mean(axes)
     else:
@@ -198,4 +199,4 @@ def _signed_distance(masks: Tensor, valid: Tensor | None, spacing: Sequence[floa
 
 @_signed_distance.register_fake
 def _(masks: Tensor, valid: Tensor | None, spacing: Sequence[float]) -> Tensor:  # noqa: ARG001
-    return torch.empty_like(masks, dtype=torch.float32)
+    return masks.new_empty(masks.shape, dtype=torch.float32)

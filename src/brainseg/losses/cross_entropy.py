@@ -81,7 +81,7 @@ def cross_entropy_loss(
     # Not through `reduce`: with smoothing a pixel's loss has the weights of all classes, its divisor that of its own.
     pixel_weight = case.pixel_weight()
     if pixel_weight is None:
-        return loss / indices.numel()
+        return loss / max(indices.numel(), 1)
     return divide(loss, broadcast_sum(pixel_weight, indices))
 
 

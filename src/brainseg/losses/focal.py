@@ -123,7 +123,7 @@ class _Focus(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, c: Tensor, gamma: float) -> Tensor:
         error = _error(c)
-        ctx.save_for_backward(c, _slope(error, c, gamma))
+        ctx.save_for_backward(c, _slope(error, c, gamma) if ctx.needs_input_grad[0] else None)
         ctx.gamma = gamma
         return error.pow_(gamma).mul_(c)
 

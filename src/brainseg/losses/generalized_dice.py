@@ -26,12 +26,14 @@ def generalized_dice_loss(
 
     .. math::
         1 - \frac{2 \sum_k w_k \sum p t + s}{\sum_k w_k \left( \sum p + \sum t \right) + s}
-        \qquad w_k = \left( \frac{v}{\sum t} \right)^2
+        \qquad w_k = \left( \frac{V}{\sum t} \right)^2
 
-    v is the size of the smallest class that is not empty, so that its weight is 1 and s counts its pixels; the paper's
-    weights differ by this factor, which leaves the ratio as it is. An empty class, whose weight would be infinite, has
-    the weight 1 as well: its false positives cost what those of the smallest class cost. With one class it is the Dice
-    loss. The classes are pooled into one number with weights of their own, so there is no `weight`.
+    V is the size of the largest class, so that its weight is 1 and s counts its pixels, which are the cheapest: the
+    smoothing matters where all is empty, and hides no class. The paper's weights differ by this factor, which leaves
+    the ratio as it is. An empty class, whose weight would be infinite, has that of the smallest other: its false
+    positives cost what those of the smallest class cost. Sizes count from one pixel, and the weights are constants: no
+    gradient of a soft target goes through them. With one class it is the Dice loss. The classes are pooled into one
+    number with weights of their own, so there is no `weight`.
 
     Args:
         logits: (B, K, H, W) or (B, K, D, H, W), any floating dtype; half types are computed in float32.
@@ -114,7 +116,10 @@ class GeneralizedDiceLoss(Loss):
 
 
 def _class_weights(target: Tensor) -> Tensor:
-    """(smallest / target) ** 2 over the classes, the last axis, and 1 where the target is empty."""
+    """(largest / target) ** 2 over the classes, the last axis; where the target is empty that of the smallest other."""
     empty = target == 0
-    smallest = target.masked_fill(empty, torch.inf).amin(-1, keepdim=True)
-    return torch.where(empty, 1, (smallest / target.masked_fill(empty, 1)) ** 2)
+    # A soft mask of less than a pixel is none that all others should vanish beside.
+    size = target.clamp(min=1)
+    smallest = size.masked_fill(empty, torch.inf).amin(-1, keepdim=True)
+    largest = size.amax(-1, keepdim=True)
+    return (largest / torch.where(empty, torch.minimum(smallest, largest), size)) ** 2

@@ -84,7 +84,7 @@ class _MaskSums(torch.autograd.Function):
 
 
 class _IndexSums(torch.autograd.Function):
-    """The same of class indices; it writes and keeps no masks, which would be as large as the logits."""
+    """The same of class indices; it keeps no masks, and its one buffer holds the true probabilities, then the masks."""
 
     @staticmethod
     def forward(ctx: Any, p: Tensor, index: Tensor, kept: Tensor | None, axes: tuple[int, ...]) -> tuple[Tensor, ...]:

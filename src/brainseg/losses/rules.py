@@ -1,7 +1,7 @@
 """The rules that every loss keeps: what a target may be, what is ignored, how classes are weighted and reduced."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -111,7 +111,7 @@ def prepare(
         logits: (B, K, H, W) or (B, K, D, H, W), any floating dtype; half types become float32.
         target: (B, K, H, W) floating or bool: one mask a class (sigmoid), soft values allowed. (B, H, W) integer: class
             indices (softmax). With K = 1, (B, H, W) integer or bool is the binary mask. Likewise with a depth.
-        weight: (K,), one number a class.
+        weight: (K,), one number a class, from 0.
         include_background: False leaves class 0 out; (K,) is then (K - 1,) in what comes back.
         ignore_index: value of an integer target whose pixels are ignored.
         valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks; each
@@ -162,8 +162,7 @@ def reduce(
     Raises:
         ValueError: another reduction.
     """
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}")
+    check_reduction(reduction)
     if counted is not None:
         weight = counted.to(loss.dtype) if weight is None else weight * counted
     if weight is not None:
@@ -173,7 +172,13 @@ def reduce(
     if reduction == "sum":
         return loss.sum()
     # Not mean(), whose gradient writes a number a pixel where that of a sum is one number, spread.
-    return loss.sum() / loss.numel() if weight is None else divide(loss.sum(), broadcast_sum(weight, loss))
+    return loss.sum() / max(loss.numel(), 1) if weight is None else divide(loss.sum(), broadcast_sum(weight, loss))
+
+
+def check_reduction(reduction: Any) -> None:
+    """Raises ValueError unless it is one of the words."""
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}")
 
 
 def divide(total: Tensor, count: Tensor) -> Tensor:
@@ -203,6 +208,13 @@ def check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
 
 
+def check_weights(name: str, values: Iterable[float]) -> None:
+    """Raises ValueError unless all are numbers from 0."""
+    numbers = [float(value) for value in values]
+    if not all(0 <= number < math.inf for number in numbers):
+        raise ValueError(f"{name} must be numbers from 0, got {numbers}")
+
+
 def check_masks(case: Case) -> None:
     """Raises ValueError if the target has class indices: a loss of sigmoids needs one mask a class."""
     if case.multiclass:
@@ -216,13 +228,25 @@ def per_class(name: str, values: Tensor | Sequence[float], logits: Tensor) -> Te
     """An argument of one number a class: (K,), of the computing dtype and on the device of the logits.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, or negative numbers.
     """
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     numbers = torch.as_tensor(values, dtype=dtype, device=logits.device)
     if numbers.shape != logits.shape[1:2]:
         raise ValueError(f"{name} of shape {tuple(numbers.shape)}, expected one number a class: ({logits.shape[1]},)")
+    if not isinstance(values, Tensor):
+        check_weights(name, values)  # not of a tensor, which may lie on a device that would have to be waited for
     return numbers
+
+
+def to_weights(name: str, values: Tensor | Sequence[float] | None) -> Tensor | None:
+    """What a module keeps of them; ValueError unless all are numbers from 0."""
+    if values is None:
+        return None
+    weights = torch.as_tensor(values)
+    if not torch.compiler.is_compiling():
+        check_weights(name, weights.flatten().tolist())
+    return weights
 
 
 class Loss(nn.Module):
@@ -237,8 +261,9 @@ class Loss(nn.Module):
 
     def __init__(self, *, weight: Tensor | Sequence[float] | None = None, **arguments: Any) -> None:
         super().__init__()
+        check_reduction(arguments.get("reduction", "mean"))
         self.arguments = arguments
-        self.register_buffer("weight", None if weight is None else torch.as_tensor(weight), persistent=False)
+        self.register_buffer("weight", to_weights("weight", weight), persistent=False)
 
     def extra_repr(self) -> str:
         weight = {} if self.weight is None else {"weight": self.weight.tolist()}
@@ -274,6 +299,8 @@ def _valid_pixels(
         valid = _valid_mask(valid, logits, 1 if multiclass else logits.shape[1])
     if ignore_index is None:
         return valid
+    if not isinstance(ignore_index, int):
+        raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
     if target.is_floating_point() or target.dtype == torch.bool:
         raise ValueError(f"ignore_index needs an integer target, got {target.dtype}; mark the pixels with valid")
     # In a uint8 target -100 would wrap to 156.

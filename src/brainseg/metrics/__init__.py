@@ -9,19 +9,41 @@ if lacking := [name for name in ("torchmetrics", "scipy") if find_spec(name) is 
 make_importable()
 
 from brainseg.metrics.cases import Case  # noqa: E402
-from brainseg.metrics.overlap import DiceScore, IoU  # noqa: E402
+from brainseg.metrics.lesions import LesionDetection  # noqa: E402
+from brainseg.metrics.overlap import (  # noqa: E402
+    ConfusionCounts,
+    DiceScore,
+    FBeta,
+    IoU,
+    Precision,
+    Recall,
+    Specificity,
+    VolumeDifference,
+)
 from brainseg.metrics.rules import MetricResult  # noqa: E402
-from brainseg.metrics.statistics import Interval, confidence_interval  # noqa: E402
+from brainseg.metrics.statistics import Comparison, Interval, compare, confidence_interval  # noqa: E402
 from brainseg.metrics.surface import AverageSurfaceDistance, HausdorffDistance, NormalizedSurfaceDice  # noqa: E402
+from brainseg.metrics.tables import read_cases, write_cases  # noqa: E402
 
 __all__ = [
     "AverageSurfaceDistance",
     "Case",
+    "Comparison",
+    "ConfusionCounts",
     "DiceScore",
+    "FBeta",
     "HausdorffDistance",
     "Interval",
     "IoU",
+    "LesionDetection",
     "MetricResult",
     "NormalizedSurfaceDice",
+    "Precision",
+    "Recall",
+    "Specificity",
+    "VolumeDifference",
+    "compare",
     "confidence_interval",
+    "read_cases",
+    "write_cases",
 ]

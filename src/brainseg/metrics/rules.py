@@ -18,9 +18,9 @@ class MetricResult(NamedTuple):
     The counts are summed over the classes; with ``average="none"`` there is one for each class.
 
     Attributes:
-        value: what `compute()` returns: float32, a scalar or with ``average="none"`` (K,).
+        value: what `compute()` returns: float32, a scalar or with ``average="none"`` (K,); of ConfusionCounts (K, 4).
         cases: how many cases the mean runs over.
-        excluded: how many were left out of it, their target and prediction both being empty.
+        excluded: how many were left out of it: those of two empty masks, or in which the metric is not defined.
         missed: how many have a target, and nothing is predicted.
         false_alarms: how many have no target, and something is predicted.
     """
@@ -122,7 +122,7 @@ def summarise(
         means = [math.fsum(known) / len(known) if known else math.nan]
     if any(math.isnan(mean) for mean in means):
         warnings.warn(
-            "no case to average: every target and prediction is empty, or update was never called; the result is NaN",
+            "no case to average: all were left out, such as those of two empty masks, or none came; the result is NaN",
             stacklevel=2,
         )
     counts = (counted, ~counted, true & ~predicted, predicted & ~true)

@@ -11,7 +11,7 @@ from brainseg._whole import written_whole
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes a table as CSV, in one move; the first row names the columns."""
-    with written_whole(path) as partial, partial.open("w", newline="") as file:
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

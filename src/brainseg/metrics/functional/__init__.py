@@ -1,6 +1,16 @@
 """What the metrics compute, case by case, of tensors alone."""
 
-from brainseg.metrics.functional.overlap import confusion_counts, dice_score, iou
+from brainseg.metrics.functional.lesions import LesionScores, lesion_detection
+from brainseg.metrics.functional.overlap import (
+    confusion_counts,
+    dice_score,
+    f_beta,
+    iou,
+    precision,
+    recall,
+    specificity,
+    volume_difference,
+)
 from brainseg.metrics.functional.surface import (
     SurfaceMetrics,
     average_surface_distance,
@@ -10,12 +20,19 @@ from brainseg.metrics.functional.surface import (
 )
 
 __all__ = [
+    "LesionScores",
     "SurfaceMetrics",
     "average_surface_distance",
     "confusion_counts",
     "dice_score",
+    "f_beta",
     "hausdorff_distance",
     "iou",
+    "lesion_detection",
     "normalized_surface_dice",
+    "precision",
+    "recall",
+    "specificity",
     "surface_metrics",
+    "volume_difference",
 ]
