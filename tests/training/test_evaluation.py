@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from brainseg.data import LGGSegmentation, read_split, write_split
+from brainseg.metrics import read_cases
+from brainseg.metrics.functional import hausdorff_distance
 from brainseg.models import SegmentationModel, UNeXt
 from brainseg.training import Evaluation, TrainConfig, evaluate, write_config
 from brainseg.training.config import DataConfig
@@ -51,6 +53,35 @@ def test_the_table_is_what_a_plain_loop_finds(evaluation: Evaluation, run: Path,
 def test_slices_are_counted(evaluation: Evaluation) -> None:
     assert [(row.slices, row.tumour_slices) for row in evaluation.patients] == [(5, 1)] * 3
     assert (evaluation.summary["patients"], evaluation.summary["slices"]) == (3, 15)
+
+
+def test_slices_have_a_table_of_their_own(evaluation: Evaluation, run: Path, data: DataConfig) -> None:
+    tables = read_cases(evaluation.folder / "slices.csv")
+    assert list(tables) == ["dice_slice", "hd95", "assd", "nsd", "lesion_sensitivity", "false_lesions"]
+    model = SegmentationModel.from_pretrained(run / "best").eval()
+    assert model.normalization is not None
+    normalize = create_transform(model.normalization)
+    expected = []
+    for sample in LGGSegmentation(
+        str(data.root), read_split(run / "split.json")["validation"], cache_dir=data.cache_dir
+    ):
+        with torch.inference_mode():
+            logits = model(normalize(sample["image"][None]))
+        expected.append(
+            (sample["patient"], sample["slice"], hausdorff_distance(logits, sample["mask"][None], percentile=95))
+        )
+    found = [(case.patient, case.slice, case.values[0]) for case in tables["hd95"]]
+    assert found == [
+        (*place, pytest.approx(value.item(), nan_ok=True))
+        for *place, value in sorted(expected, key=lambda row: row[:2])
+    ]
+    known = [value for *_, value in found if not np.isnan(value)]
+    assert evaluation.summary["mean slice HD95, pixels"] == pytest.approx(np.mean(known))
+
+
+def test_sensitivity_and_precision_make_the_dice(evaluation: Evaluation) -> None:
+    for row in evaluation.patients:
+        assert 2 * row.recall * row.precision / (row.recall + row.precision) == pytest.approx(row.dice, abs=1e-6)
 
 
 def test_institutions_have_their_own_rows(evaluation: Evaluation) -> None:

@@ -9,17 +9,18 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
 from brainseg._whole import written_whole
 from brainseg.data import SliceDataset, institution, read_split
 from brainseg.inference import Predictor
-from brainseg.metrics import DiceScore, IoU
+from brainseg.metrics import Case, DiceScore, write_cases
+from brainseg.metrics.base import CaseMetric
 from brainseg.training.datasets import open_part
 from brainseg.training.prediction import open_run
-from brainseg.training.scores import create_scores
+from brainseg.training.scores import BY_SLICE, create_details, create_scores
 from brainseg.training.tables import write_rows, write_values
 from brainseg.visualization import ShownCase, draw_cases
 
@@ -34,6 +35,8 @@ class PatientScore(NamedTuple):
         tumour_slices: how many of them have tumour.
         dice: Dice score, NaN where nothing is there and nothing was found.
         iou: intersection over union, likewise.
+        recall: sensitivity, likewise.
+        precision: likewise.
     """
 
     patient: str
@@ -42,6 +45,8 @@ class PatientScore(NamedTuple):
     tumour_slices: int
     dice: float
     iou: float
+    recall: float
+    precision: float
 
 
 class Evaluation(NamedTuple):
@@ -49,8 +54,9 @@ class Evaluation(NamedTuple):
 
     Attributes:
         patients: a row each, sorted by name.
-        summary: mean of the patients with its 95 % interval (patients resampled), median, pooled, by slice and batch.
-        folder: of patients.csv, institutions.csv, summary.json and cases.png.
+        summary: mean of the patients with its 95 % interval (patients resampled), median, pooled, by slice and batch;
+            surfaces and lesions by slice.
+        folder: of patients.csv, slices.csv, institutions.csv, summary.json and cases.png.
     """
 
     patients: list[PatientScore]
@@ -60,9 +66,12 @@ class Evaluation(NamedTuple):
     def show(self) -> None:
         """Prints the tables."""
         console = Console(markup=False)
-        table = Table("patient", "slices", "with tumour", "Dice", "IoU", title="By patient")
+        table = Table(Column("patient", no_wrap=True), "slices", "tumour", title="By patient")
+        for score in ("Dice", "IoU", "recall", "precision"):
+            table.add_column(score, justify="right")
         for row in self.patients:
-            table.add_row(row.patient, str(row.slices), str(row.tumour_slices), f"{row.dice:.3f}", f"{row.iou:.3f}")
+            scores = (f"{score:.3f}" for score in (row.dice, row.iou, row.recall, row.precision))
+            table.add_row(row.patient, str(row.slices), str(row.tumour_slices), *scores)
         console.print(table)
         table = Table("institution", "patients", "mean Dice", "worst", title="By institution")
         for group in self.institutions():
@@ -127,6 +136,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(rows, _summary(scores, rows, batch_size), folder)
     write_rows([row._asdict() for row in rows], folder / "patients.csv")
+    write_cases(folder / "slices.csv", _cases_of(scores, "dice_slice", *BY_SLICE))
     write_rows(evaluation.institutions(), folder / "institutions.csv")
     write_values(evaluation.summary, folder / "summary.json")
     with written_whole(folder / "cases.png") as file:
@@ -136,7 +146,9 @@ def evaluate(
 
 def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> tuple[MetricCollection, list[int]]:
     """The scores of all slices, and the true pixels in each."""
-    scores = create_scores(dataset.num_classes, threshold=predictor.threshold)
+    classes, threshold = dataset.num_classes, predictor.threshold
+    scores = create_scores(classes, threshold=threshold)
+    scores.add_metrics(create_details(classes, threshold=threshold))
     areas: list[int] = []
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
         scores.update(
@@ -146,18 +158,26 @@ def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> tupl
     return scores, areas
 
 
+def _cases_of(scores: MetricCollection, *names: str) -> dict[str, list[Case]]:
+    """The tables of these metrics."""
+    tables = {}
+    for name in names:
+        metric = scores[name]
+        assert isinstance(metric, CaseMetric)
+        tables[name] = metric.per_case()
+    return tables
+
+
 def _rows(scores: MetricCollection, areas: list[int], dataset: SliceDataset) -> list[PatientScore]:
     tumour = defaultdict(list)
     for files, area in zip(dataset.files, areas, strict=True):
         tumour[files.patient].append(area > 0)
-    dice_scores, iou_scores = scores["dice_patient"], scores["iou_patient"]
-    assert isinstance(dice_scores, DiceScore)
-    assert isinstance(iou_scores, IoU)
+    tables = _cases_of(scores, "dice_patient", "iou_patient", "recall", "precision")
     rows = []
-    for dice, iou in zip(dice_scores.per_case(), iou_scores.per_case(), strict=True):
-        patient = str(dice.patient)
+    for cases in zip(*tables.values(), strict=True):
+        patient = str(cases[0].patient)
         counts = (len(tumour[patient]), sum(tumour[patient]))
-        rows.append(PatientScore(patient, institution(patient), *counts, dice.value, iou.value))
+        rows.append(PatientScore(patient, institution(patient), *counts, *(case.value for case in cases)))
     return rows
 
 
@@ -175,8 +195,11 @@ def _summary(scores: MetricCollection, rows: list[PatientScore], batch_size: int
         "its 95 % interval, to": interval[1],
         "median patient Dice": median(known) if known else math.nan,
         "mean patient IoU": value["iou_patient"],
+        "mean patient sensitivity": value["recall"],
+        "mean patient precision": value["precision"],
         "pooled Dice": value["dice_dataset"],
         "mean slice Dice": value["dice_slice"],
+        **{f"mean slice {title}": value[name] for name, title in BY_SLICE.items()},
         f"batch IoU, batches of {batch_size}": value["iou_batch"],
         f"batch Dice, batches of {batch_size}": value["dice_batch"],
     }
