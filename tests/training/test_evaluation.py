@@ -57,7 +57,7 @@ def test_slices_are_counted(evaluation: Evaluation) -> None:
 
 def test_slices_have_a_table_of_their_own(evaluation: Evaluation, run: Path, data: DataConfig) -> None:
     tables = read_cases(evaluation.folder / "slices.csv")
-    assert list(tables) == ["dice_slice", "hd95", "assd", "nsd", "lesion_sensitivity", "false_lesions"]
+    assert list(tables) == ["dice", "hd95", "assd", "nsd", "lesion_sensitivity", "false_lesions"]
     model = SegmentationModel.from_pretrained(run / "best").eval()
     assert model.normalization is not None
     normalize = create_transform(model.normalization)
@@ -81,7 +81,7 @@ def test_slices_have_a_table_of_their_own(evaluation: Evaluation, run: Path, dat
 
 def test_sensitivity_and_precision_make_the_dice(evaluation: Evaluation) -> None:
     for row in evaluation.patients:
-        assert 2 * row.recall * row.precision / (row.recall + row.precision) == pytest.approx(row.dice, abs=1e-6)
+        assert 2 * row.recall * row.precision == pytest.approx(row.dice * (row.recall + row.precision), abs=1e-6)
 
 
 def test_institutions_have_their_own_rows(evaluation: Evaluation) -> None:

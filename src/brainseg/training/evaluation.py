@@ -136,7 +136,8 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(rows, _summary(scores, rows, batch_size), folder)
     write_rows([row._asdict() for row in rows], folder / "patients.csv")
-    write_cases(folder / "slices.csv", _cases_of(scores, "dice_slice", *BY_SLICE))
+    by_slice = {name: _table(scores, name) for name in BY_SLICE}
+    write_cases(folder / "slices.csv", {"dice": _table(scores, "dice_slice"), **by_slice})
     write_rows(evaluation.institutions(), folder / "institutions.csv")
     write_values(evaluation.summary, folder / "summary.json")
     with written_whole(folder / "cases.png") as file:
@@ -158,23 +159,19 @@ def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> tupl
     return scores, areas
 
 
-def _cases_of(scores: MetricCollection, *names: str) -> dict[str, list[Case]]:
-    """The tables of these metrics."""
-    tables = {}
-    for name in names:
-        metric = scores[name]
-        assert isinstance(metric, CaseMetric)
-        tables[name] = metric.per_case()
-    return tables
+def _table(scores: MetricCollection, name: str) -> list[Case]:
+    metric = scores[name]
+    assert isinstance(metric, CaseMetric)
+    return metric.per_case()
 
 
 def _rows(scores: MetricCollection, areas: list[int], dataset: SliceDataset) -> list[PatientScore]:
     tumour = defaultdict(list)
     for files, area in zip(dataset.files, areas, strict=True):
         tumour[files.patient].append(area > 0)
-    tables = _cases_of(scores, "dice_patient", "iou_patient", "recall", "precision")
+    tables = [_table(scores, name) for name in ("dice_patient", "iou_patient", "recall", "precision")]
     rows = []
-    for cases in zip(*tables.values(), strict=True):
+    for cases in zip(*tables, strict=True):
         patient = str(cases[0].patient)
         counts = (len(tumour[patient]), sum(tumour[patient]))
         rows.append(PatientScore(patient, institution(patient), *counts, *(case.value for case in cases)))
