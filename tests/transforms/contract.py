@@ -11,9 +11,17 @@ from torch import Tensor, nn
 
 import brainseg.transforms
 from brainseg.transforms import (
+    CenterCrop,
     Compose,
+    ForegroundCrop,
     ForegroundZScore,
     Normalize,
+    OneOf,
+    PadToMultiple,
+    RandomAffine,
+    RandomApply,
+    RandomCrop,
+    RandomElastic,
     RandomFlip,
     RandomRotate90,
     RandomTranspose,
@@ -36,9 +44,21 @@ TRANSFORMS = {
     "Rescale": Rescale((-1, 3), (0, 10)),
     "Resize": Resize((9, 7)),
     "SelectChannels": SelectChannels((2, 0, 0)),
+    "CenterCrop": CenterCrop((3, 4)),
+    "ForegroundCrop": ForegroundCrop((3, 4), p=0.6),
+    "OneOf": OneOf([RandomFlip(p=1.0), RandomRotate90(p=1.0)], weights=[2, 1], p=0.8),
+    "PadToMultiple": PadToMultiple(8),
+    "RandomAffine": RandomAffine(degrees=(-180, 180), shear=(-10, 10), p=0.7),
+    "RandomApply": RandomApply(Compose([RandomFlip(), RandomTranspose()]), p=0.6),
+    "RandomCrop": RandomCrop((3, 4)),
+    "RandomElastic": RandomElastic(p=0.7),
 }
 
+# One looks at the masks; these have tests of their own for what they do without any, or with one channel of them.
+BLIND = {name: transform for name, transform in TRANSFORMS.items() if name != "ForegroundCrop"}
+
 every_transform = pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+every_blind_transform = pytest.mark.parametrize("transform", BLIND.values(), ids=BLIND)
 
 
 def batch(count: int = 8, height: int = 12, width: int = 12) -> tuple[Tensor, Tensor]:
@@ -69,14 +89,14 @@ def test_the_config_builds_the_same_transform_again(transform: Transform) -> Non
         assert torch.equal(ours, theirs)
 
 
-@every_transform
+@every_blind_transform
 def test_workers_get_the_same_transform(transform: Transform) -> None:
     images, _ = batch()
     sent = pickle.loads(pickle.dumps(transform))
     assert torch.equal(sent(images, generator=generator()), transform(images, generator=generator()))
 
 
-@every_transform
+@every_blind_transform
 def test_images_come_back_alone_without_masks(transform: Transform) -> None:
     images, masks = batch()
     alone = transform(images, generator=generator())
@@ -102,7 +122,7 @@ def test_the_inputs_stay_as_they_were(transform: Transform) -> None:
     assert torch.equal(masks, kept[1])
 
 
-@every_transform
+@every_blind_transform
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_images_keep_their_floating_dtype(transform: Transform, dtype: torch.dtype) -> None:
     images, _ = batch()
@@ -112,7 +132,7 @@ def test_images_keep_their_floating_dtype(transform: Transform, dtype: torch.dty
     torch.testing.assert_close(result, exact.to(dtype))
 
 
-@every_transform
+@every_blind_transform
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
 def test_masks_keep_their_dtype_and_label_maps_move_as_channels_do(transform: Transform, dtype: torch.dtype) -> None:
     images, masks = batch()
@@ -124,15 +144,15 @@ def test_masks_keep_their_dtype_and_label_maps_move_as_channels_do(transform: Tr
     assert torch.equal(labels, channels[:, 0])
 
 
-@every_transform
+@every_blind_transform
 @pytest.mark.parametrize("width", [12, 16])
 def test_a_mask_painted_into_the_image_stays_under_itself(transform: Transform, width: int) -> None:
     images, masks = batch(width=width)
     images = masks[:, :1].float().expand(-1, 3, -1, -1)
     result, moved = transform(images, masks, generator=generator())
     low, high = transform(torch.stack([torch.zeros(3, 12, width), torch.ones(3, 12, width)]))[:, :, 0, 0]
-    # One blends neighbours, the other looks at the whole image; both have tests of their own.
-    if not isinstance(transform, Resize | ForegroundZScore):
+    # Some blend neighbours, some look at the whole image; they have tests of their own.
+    if not isinstance(transform, Resize | RandomAffine | RandomElastic | ForegroundZScore):
         painted = torch.where(moved[:, :1], high[None, :, None, None], low[None, :, None, None])
         torch.testing.assert_close(result, painted)
 
@@ -166,7 +186,7 @@ def test_seeds_make_a_sample_independent_of_its_batch(transform: Transform) -> N
         assert torch.equal(ours, torch.cat(theirs))
 
 
-@every_transform
+@every_blind_transform
 def test_the_global_generator_is_left_alone_when_another_source_is_given(transform: Transform) -> None:
     images, _ = batch()
     state = torch.get_rng_state()
@@ -175,7 +195,7 @@ def test_the_global_generator_is_left_alone_when_another_source_is_given(transfo
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@every_transform
+@every_blind_transform
 def test_without_a_generator_torch_s_own_decides(transform: Transform) -> None:
     images, _ = batch()
     with torch.random.fork_rng():
@@ -184,7 +204,7 @@ def test_without_a_generator_torch_s_own_decides(transform: Transform) -> None:
     assert torch.equal(result, transform(images, generator=generator(3)))
 
 
-@every_transform
+@every_blind_transform
 def test_gradients_reach_the_images(transform: Transform) -> None:
     images = batch(2, 4, 4)[0].double().requires_grad_()
     parameters = transform.draw(images.shape, generator())

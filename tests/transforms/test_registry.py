@@ -22,8 +22,8 @@ def test_an_unknown_name_is_answered_with_the_closest() -> None:
         create_transform({"name": "Normalise", "arguments": {}})
 
 
-def test_a_name_like_no_other_is_answered_with_all() -> None:
-    with pytest.raises(ValueError, match=r"did you mean Compose or .*Normalize or .*SelectChannels"):
+def test_a_name_like_no_other_is_answered_with_the_first_ones() -> None:
+    with pytest.raises(ValueError, match="did you mean CenterCrop or Compose or ForegroundCrop or "):
         create_transform({"name": "xyz", "arguments": {}})
 
 

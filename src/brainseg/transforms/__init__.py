@@ -1,15 +1,26 @@
 """Transforms of images and their masks: joint, batched, a draw of its own for each sample."""
 
-from brainseg.transforms.base import Compose, Transform
+from brainseg.transforms.base import Transform
+from brainseg.transforms.compose import Compose, OneOf, RandomApply
+from brainseg.transforms.cropping import CenterCrop, ForegroundCrop, PadToMultiple, RandomCrop
+from brainseg.transforms.deformation import RandomAffine, RandomElastic
 from brainseg.transforms.geometry import RandomFlip, RandomRotate90, RandomTranspose, Resize
 from brainseg.transforms.normalization import ForegroundZScore, Normalize, Rescale, SelectChannels
 from brainseg.transforms.presets import course_augmentation
 from brainseg.transforms.registry import create_transform
 
 __all__ = [
+    "CenterCrop",
     "Compose",
+    "ForegroundCrop",
     "ForegroundZScore",
     "Normalize",
+    "OneOf",
+    "PadToMultiple",
+    "RandomAffine",
+    "RandomApply",
+    "RandomCrop",
+    "RandomElastic",
     "RandomFlip",
     "RandomRotate90",
     "RandomTranspose",

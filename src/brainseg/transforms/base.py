@@ -1,14 +1,16 @@
 """What every transform promises: draw one row of parameters a sample, apply them, say how it was built."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Self, SupportsFloat, overload
 
 import torch
 from torch import Tensor, nn
 
 from brainseg.transforms.symmetry import Symmetry
+from brainseg.transforms.warp import Sampling, Warp
 
 
 class Transform(nn.Module):
@@ -26,9 +28,10 @@ class Transform(nn.Module):
 
     classes: ClassVar[dict[str, type["Transform"]]] = {}
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
         super().__init_subclass__()
-        Transform.classes[cls.__name__] = cls
+        if not abstract:
+            Transform.classes[cls.__name__] = cls
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
@@ -81,7 +84,9 @@ class Transform(nn.Module):
         Raises:
             NotImplementedError: this transform cannot be undone.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no inverse; only flips, turns and transpositions do")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no inverse; only flips, turns, transpositions and affine maps do"
+        )
 
     def output_shape(self, batch_shape: Sequence[int]) -> Sequence[int]:
         """(B, C, H, W) of what comes out for images of this shape, which is what a following transform draws for."""
@@ -156,80 +161,37 @@ class Transform(nn.Module):
         return _join(rows or [self.draw(images.shape, generator)])
 
 
-class SymmetryTransform(Transform):
+class GeometricTransform(Transform, abstract=True):
+    """Base class of the transforms that move pixels, of which several in a row are one map and one interpolation.
+
+    Attributes:
+        sampling: what an interpolation of its own needs to know; None for those that copy pixels.
+    """
+
+    sampling: Sampling | None = None
+
+    def warp(self, parameters: Any, batch_shape: Sequence[int]) -> Warp:
+        """Where the pixels come from in images of this shape."""
+        raise NotImplementedError
+
+    def _transform(self, images: Tensor, masks: Tensor | None, parameters: Any, /) -> tuple[Tensor, Tensor | None]:
+        assert self.sampling is not None
+        return self.warp(parameters, images.shape).apply(images, masks, self.sampling)
+
+
+class SymmetryTransform(GeometricTransform, abstract=True):
     """Base class of the transforms that turn, flip or transpose: exact copies, and several in a row one copy."""
 
     def symmetry(self, parameters: Any, square: bool) -> Symmetry:
         """What the parameters do to images that are square, or not."""
         raise NotImplementedError
 
+    def warp(self, parameters: Any, batch_shape: Sequence[int]) -> Warp:
+        height, width = batch_shape[-2:]
+        return Warp.of_symmetry(self.symmetry(parameters, height == width), (height, width))
+
     def _transform(self, images: Tensor, masks: Tensor | None, parameters: Any, /) -> tuple[Tensor, Tensor | None]:
-        return self.symmetry(parameters, _is_square(images)).apply(images, masks)
-
-
-@dataclass(frozen=True)
-class ComposeParameters:
-    """Parameters of each part, in the order of the parts, and whether they are applied from the last to the first."""
-
-    parts: tuple[Any, ...]
-    backwards: bool = False
-
-
-class Compose(Transform):
-    """Transforms one after the other; neighbours that turn, flip or transpose are one copy.
-
-    Args:
-        transforms: the parts, in the order in which they are applied.
-
-    >>> from brainseg.transforms import Normalize, RandomFlip
-    >>> augment = Compose([RandomFlip(), Normalize(mean=[0.5], std=[0.25])])
-    >>> augment(torch.rand(4, 1, 32, 32)).shape
-    torch.Size([4, 1, 32, 32])
-    """
-
-    def __init__(self, transforms: Iterable[Transform]) -> None:
-        transforms = list(transforms)
-        for part in transforms:
-            if not isinstance(part, Transform):
-                raise TypeError(f"Compose takes transforms, got {part!r}; create_transform makes one of a config")
-        super().__init__(transforms=transforms)
-        self.transforms = nn.ModuleList(transforms)
-
-    def draw(self, batch_shape: Sequence[int], generator: torch.Generator) -> ComposeParameters:
-        parts = []
-        for transform in self._parts():
-            parts.append(transform.draw(batch_shape, generator))
-            batch_shape = transform.output_shape(batch_shape)
-        return ComposeParameters(tuple(parts))
-
-    def _transform(
-        self, images: Tensor, masks: Tensor | None, parameters: ComposeParameters, /
-    ) -> tuple[Tensor, Tensor | None]:
-        steps = list(zip(self._parts(), parameters.parts, strict=True))
-        symmetry: Symmetry | None = None
-        for transform, drawn in reversed(steps) if parameters.backwards else steps:
-            if isinstance(transform, SymmetryTransform):
-                following = transform.symmetry(drawn, _is_square(images))
-                symmetry = following if symmetry is None else symmetry.then(following)
-                continue
-            if symmetry is not None:
-                images, masks = symmetry.apply(images, masks)
-                symmetry = None
-            images, masks = transform.apply(images, masks, drawn)
-        return (images, masks) if symmetry is None else symmetry.apply(images, masks)
-
-    def inverse(self, parameters: ComposeParameters) -> ComposeParameters:
-        steps = zip(self._parts(), parameters.parts, strict=True)
-        inverted = tuple(transform.inverse(drawn) for transform, drawn in steps)
-        return ComposeParameters(inverted, backwards=not parameters.backwards)
-
-    def output_shape(self, batch_shape: Sequence[int]) -> Sequence[int]:
-        for transform in self._parts():
-            batch_shape = transform.output_shape(batch_shape)
-        return batch_shape
-
-    def _parts(self) -> list[Transform]:
-        return list(self.transforms)  # type: ignore[arg-type]
+        return self.symmetry(parameters, is_square(images)).apply(images, masks)
 
 
 def check_probability(p: Any) -> float:
@@ -242,6 +204,24 @@ def check_probability(p: Any) -> float:
 def draw_chosen(batch_shape: Sequence[int], generator: torch.Generator, p: float) -> Tensor:
     """(B,) bool: which samples a transform of probability p works on."""
     return torch.rand(batch_shape[0], generator=generator, device=generator.device) < p
+
+
+def check_range(name: str, values: Any, *, above: float = -math.inf, below: float = math.inf) -> tuple[float, float]:
+    """Lowest and highest value as plain numbers; ValueError unless these are two, in order and between the bounds."""
+    try:
+        low, high = (float(value) for value in values)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if isinstance(values, str) or not above < low <= high < below:
+        between = f", between {above:g} and {below:g}" if math.inf != below - above else ""
+        raise ValueError(f"{name} must be a lowest and a highest number{between}, got {values!r}")
+    return low, high
+
+
+def draw_uniform(shape: Sequence[int], generator: torch.Generator, between: tuple[float, float]) -> Tensor:
+    """Numbers of this shape, uniform between two."""
+    low, high = between
+    return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 
 def widen(images: Tensor) -> Tensor:
@@ -288,7 +268,8 @@ def _generator_for(images: Tensor, generator: torch.Generator | None) -> torch.G
     return default
 
 
-def _is_square(images: Tensor) -> bool:
+def is_square(images: Tensor) -> bool:
+    """Whether the images are as high as wide."""
     return images.shape[-2] == images.shape[-1]
 
 

@@ -135,7 +135,7 @@ class Resize(Transform):
     """
 
     def __init__(self, size: int | Sequence[int], *, soft_masks: bool = False) -> None:
-        size = _check_size(size)
+        size = check_size(size)
         super().__init__(size=size, soft_masks=soft_masks)
         self.size = size
         self.soft_masks = soft_masks
@@ -176,7 +176,8 @@ def _resize_nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return masks
 
 
-def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
+def check_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width; ValueError unless they are positive numbers of pixels."""
     sides = size if isinstance(size, Sequence) else (size, size)
     try:
         height, width = (index(side) for side in sides)

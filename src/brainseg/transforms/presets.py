@@ -1,6 +1,6 @@
 """Compositions with a name."""
 
-from brainseg.transforms.base import Compose
+from brainseg.transforms.compose import Compose
 from brainseg.transforms.geometry import RandomFlip, RandomRotate90
 
 

@@ -1,5 +1,6 @@
 """The eight symmetries of the square, one for each sample, as one exact copy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,8 @@ class Symmetry:
     def apply(self, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Copies of images (B, C, H, W) and of masks (B, K, H, W) or (B, H, W) of the same size."""
         sources = self._sources(*images.shape[-2:])
-        return _take(images, sources), None if masks is None else _take(masks, sources)
+        size = images.shape[-2:]
+        return take(images, sources, size), None if masks is None else take(masks, sources, size)
 
     def _sources(self, height: int, width: int) -> Tensor:
         """Where each pixel comes from, as an index into the flattened image, (B, H * W)."""
@@ -47,9 +49,10 @@ class Symmetry:
         return sources.flatten(1)
 
 
-def _take(x: Tensor, sources: Tensor) -> Tensor:
+def take(x: Tensor, sources: Tensor, size: Sequence[int]) -> Tensor:
+    """Pixels of x (B, K, H, W) or (B, H, W) by their index in the flattened image, (B, N), as images of this size."""
     pixels = x.flatten(-2)
     if x.dim() == 4:
         sources = sources[:, None]
     # Five times as fast as torch.take_along_dim, which is ready for negative indices.
-    return pixels.gather(-1, sources.expand_as(pixels)).view(x.shape)
+    return pixels.gather(-1, sources.expand(*pixels.shape[:-1], -1)).view(*x.shape[:-2], *size)

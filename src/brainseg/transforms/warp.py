@@ -1,0 +1,117 @@
+"""Where the pixels of an image come from, through any chain of maps, and one interpolation at the end."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brainseg.transforms.symmetry import Symmetry
+
+Padding = Literal["constant", "border", "reflection"]
+MODES = {"constant": "zeros", "border": "border", "reflection": "reflection"}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What lies beyond the image, and how masks are read.
+
+    Attributes:
+        padding: "constant", "border" (the nearest pixel) or "reflection" (at the edge of the last pixel).
+        value: what images hold there, if constant; masks hold 0.
+        soft_masks: masks are floating point and interpolated as images are, else the nearest pixel is taken.
+    """
+
+    padding: Padding = "constant"
+    value: float = 0.0
+    soft_masks: bool = False
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Maps from the pixels of the output to places in the input; (row, column) in pixels from the image's centre.
+
+    Attributes:
+        size: height and width of the output.
+        steps: (B, 2, 3) matrices and (B, 2, H, W) displacements in pixels, the first one from the output.
+    """
+
+    size: tuple[int, int]
+    steps: tuple[Tensor, ...]
+
+    @staticmethod
+    def of_symmetry(symmetry: Symmetry, size: tuple[int, int]) -> "Warp":
+        rows, columns = (torch.where(x, -1.0, 1.0) for x in (symmetry.rows, symmetry.columns))
+        kept = 1.0 - symmetry.transposed.float()
+        matrix = torch.stack([rows * kept, columns * (1 - kept), rows * (1 - kept), columns * kept], -1).view(-1, 2, 2)
+        return Warp(size, (F.pad(matrix, (0, 1)),))
+
+    @staticmethod
+    def of_crop(offsets: Tensor, size: tuple[int, int], before: tuple[int, int]) -> "Warp":
+        """Of a part of images, `offsets` (B, 2) its first row and column."""
+        centers = [(side - 1) / 2 - (old - 1) / 2 for side, old in zip(size, before, strict=True)]
+        shift = torch.stack([offset + center for offset, center in zip(offsets.unbind(1), centers, strict=True)], 1)
+        matrix = torch.eye(2, device=offsets.device).expand(len(offsets), 2, 2)
+        return Warp(size, (torch.cat([matrix, shift.float()[..., None]], -1),))
+
+    def then(self, following: "Warp") -> "Warp":
+        """This map's images and then the following one's, as one; matrices that meet become one."""
+        *later, last = following.steps
+        first, *earlier = self.steps
+        if first.dim() == last.dim() == 3:
+            product = first[:, :, :2] @ last
+            met = [torch.cat([product[:, :, :2], product[:, :, 2:] + first[:, :, 2:]], -1)]
+        else:
+            met = [last, first]
+        return Warp(following.size, (*later, *met, *earlier))
+
+    def apply(self, images: Tensor, masks: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
+        """Images (B, C, H, W) and masks (B, K, H, W) or (B, H, W) of any dtype, read once."""
+        rows, columns = self._places()
+        height, width = images.shape[-2:]
+        grid = torch.stack([columns * (2 / width), rows * (2 / height)], -1)
+        if sampling.soft_masks and masks is not None and not masks.is_floating_point():
+            raise ValueError(f"soft masks are floating point, got {masks.dtype}; use soft_masks=False for labels")
+        moved = _sample(images, grid, sampling, value=sampling.value)
+        if masks is None:
+            return moved, None
+        channels = masks[:, None] if masks.dim() == 3 else masks
+        return moved, _sample(channels, grid, sampling, nearest=not sampling.soft_masks).view(
+            *masks.shape[:-2], *self.size
+        )
+
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Row and column of the input for each pixel of the output, (B, H, W) each."""
+        device = self.steps[0].device
+        rows, columns = (torch.arange(side, device=device) - (side - 1) / 2 for side in self.size)
+        rows, columns = rows[:, None], columns[None]
+        on_grid = True
+        for step in self.steps:
+            if step.dim() == 3:
+                (a, b, c), (d, e, f) = (row.unbind(1) for row in step[..., None, None].unbind(1))
+                # In this order the first sums are of rows and columns, not of pixels.
+                rows, columns = (a * rows + c) + b * columns, (d * rows + f) + e * columns
+            else:
+                if not on_grid:
+                    height, width = step.shape[-2:]
+                    grid = torch.stack([columns * (2 / width), rows * (2 / height)], -1)
+                    step = F.grid_sample(step, grid, padding_mode="border", align_corners=False)
+                rows, columns = rows + step[:, 0], columns + step[:, 1]
+            on_grid = False
+        return rows, columns
+
+
+def _sample(x: Tensor, grid: Tensor, sampling: Sampling, *, value: float = 0.0, nearest: bool = False) -> Tensor:
+    """Pixels of x (B, C, H, W), of any dtype, at the places of a grid as torch's grid_sample has it."""
+    # Of integers float64 holds all that are labels, float32 those up to 16 bits.
+    wide = torch.float64 if x.dtype in (torch.float64, torch.int64, torch.int32) else torch.float32
+    value = value if sampling.padding == "constant" else 0.0
+    moved = F.grid_sample(
+        x.to(wide) - value if value else x.to(wide),
+        grid.to(wide),
+        mode="nearest" if nearest else "bilinear",
+        padding_mode=MODES[sampling.padding],
+        align_corners=False,
+    )
+    return (moved + value if value else moved).to(x.dtype)
