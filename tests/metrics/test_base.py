@@ -158,13 +158,29 @@ def test_reset_forgets() -> None:
     assert report(metric) == scored(0, range(10))
 
 
-def test_half_precision_of_the_module_around_it_leaves_the_counts() -> None:
+@pytest.mark.parametrize("index", range(len(METRICS)))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_dtype_of_the_module_around_it_leaves_what_was_measured(index: int, dtype: torch.dtype) -> None:
+    name, options = METRICS[index]
     module = nn.Module()
-    module.metric = DiceScore()
-    update(module.metric, slices())
-    module.half()
-    update(module.metric, slices())
-    assert report(module.metric) == scored(0, range(22), range(22))
+    module.metric = getattr(metrics, name)(**options)
+    update(module.metric, slices(23).batch(range(9)))
+    module.to(dtype)
+    update(module.metric, slices(23).batch(range(9, 22)))
+    assert report(module.metric) == scored(index, range(22))
+
+
+def test_readings_that_differ_little_are_not_shared_in_any_dtype() -> None:
+    collection = MetricCollection({"a": DiceScore(threshold=0.5), "b": DiceScore(threshold=0.500001)})
+    nothing = torch.zeros(1, 1, 2, 2)
+    collection.to(torch.bfloat16).update(nothing - 9, nothing)
+    assert len(collection.compute_groups) == 2
+
+
+def test_states_may_be_kept_on_the_cpu() -> None:
+    metric = DiceScore(compute_on_cpu=True)
+    update(metric, slices())
+    assert report(metric) == scored(0, range(22))
 
 
 def test_a_call_gives_the_score_of_the_batch_and_keeps_it() -> None:

@@ -3,9 +3,11 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from brainseg.metrics.cases import patient_names, slice_indices
 from brainseg.metrics.rules import fill_empty, summarise, to_masks
 
 LOGITS = torch.tensor([[[[-2.0, -1e-9, 0.0, 1e-9]]]])  # (1, 1, 1, 4)
@@ -183,3 +185,16 @@ def test_a_class_without_a_case_is_nan_and_says_so() -> None:
         result = summarise(values, some, some, average="none")
     assert result.value.tolist() == pytest.approx([0.375, math.nan], nan_ok=True)
     assert result[1:] == ((2, 0), (0, 2), (0, 0), (0, 0))
+
+
+def test_nan_is_never_the_largest_logit() -> None:
+    logits = torch.tensor([[0.5, math.nan, 1.0], [math.nan, math.nan, 2.0]])[None, :, None]
+    prediction, _ = to_masks(logits, torch.zeros(1, 1, 3, dtype=torch.int64), num_classes=2)
+    assert prediction[0, :, 0].tolist() == [[True, True, False], [False, False, True]]
+
+
+def test_integers_of_numpy_are_patients_and_slices() -> None:
+    assert patient_names([np.int64(3), "a"], 2) == ["3", "a"]
+    assert slice_indices([np.int64(3), 0], 2) == [3, 0]
+    with pytest.raises(ValueError, match="group must have one entry"):
+        patient_names({"a": 1}, 1)

@@ -278,3 +278,10 @@ def test_fewer_than_two_pairs_are_refused(values: dict[str, Any]) -> None:
 def test_slices_of_unknown_patients_are_no_pairs() -> None:
     with pytest.raises(ValueError, match=r"a case has no patient, .* update with group="):
         compare({"a": 0.5, "b": 0.5}, [Case(None, 3, (0.5,)), Case("a", 1, (0.5,))])
+
+
+def test_tables_of_other_slices_are_not_compared() -> None:
+    a = [Case("p", 0, (0.5,)), Case("p", 1, (0.6,)), Case("q", 0, (0.1,))]
+    b = [Case("p", 0, (0.5,)), Case("p", 7, (0.6,)), Case("q", 0, (0.1,))]
+    with pytest.raises(ValueError, match=r"scored on the same slices, .* differ in 'p'"):
+        compare(a, b)

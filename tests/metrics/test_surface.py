@@ -183,7 +183,11 @@ def test_a_volume_needs_patients_and_places(group: Any, index: Any, message: str
 
 @pytest.mark.parametrize(
     ("index", "message"),
-    [([0, 1, 1], r"patient p has slices that came twice: \[1\]"), ([3, 6, 4], r"patient p lacks the slices \[5\]")],
+    [
+        ([0, 1, 1], r"patient p has slices that came twice: \[1\]"),
+        ([3, 6, 4], "patient p has slices from 3 to 6, but none of number 5"),
+        ([0, 2, 10**9], "patient p has slices from 0 to 1000000000, but none of number 1"),
+    ],
 )
 def test_a_volume_has_each_slice_once(index: list[int], message: str) -> None:
     metric = HausdorffDistance(aggregation="patient")
@@ -215,3 +219,9 @@ def test_without_a_scan_the_mean_is_nan_with_a_warning() -> None:
         metric.update(torch.zeros(0, 1, 4, 4), torch.zeros(0, 1, 4, 4), group=[], slice_index=[])
         with pytest.warns(UserWarning, match="no case to average"):
             assert metric.compute().isnan()
+
+
+def test_a_batch_of_a_volume_has_no_value_of_its_own() -> None:
+    metric = HausdorffDistance(aggregation="patient")
+    with pytest.raises(ValueError, match="a batch has no value of its own; use update"):
+        metric(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), group=["p"], slice_index=[0])

@@ -97,7 +97,9 @@ def test_the_inverse_undoes_it_but_for_what_was_blended_or_lost() -> None:
     assert transform.inverse(transform.inverse(parameters)) == parameters
 
 
-@pytest.mark.parametrize("transform", [RandomAffine(p=0.5, value=2.0), RandomElastic((0.1, 0.12), p=0.5)], ids=["affine", "elastic"])
+@pytest.mark.parametrize(
+    "transform", [RandomAffine(p=0.5, value=2.0), RandomElastic((0.1, 0.12), p=0.5)], ids=["affine", "elastic"]
+)
 def test_a_sample_that_is_not_chosen_stays_to_rounding(transform: Any) -> None:
     images, masks = torch.rand(64, 1, 24, 20), torch.randint(0, 99, (64, 24, 20))
     moved, moved_masks = transform(images, masks, generator=generator())

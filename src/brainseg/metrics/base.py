@@ -1,13 +1,13 @@
 """Metrics that remember every slice: their states, how these are gathered over processes, and what is told of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from brainseg.metrics.cases import NO_GROUP, Case, Rows, patient_names, pool, slice_indices
@@ -94,15 +94,14 @@ class CaseMetric(Metric):
         self.add_state("rows", [], dist_reduce_fx="cat")  # (B, K, ...)
         self.add_state("tags", [], dist_reduce_fx="cat")  # (B, 3): slice, place in its batch, length of the name
         self.add_state("names", [], dist_reduce_fx="cat")  # bytes of the patients' names, one behind the other
-        # A collection lets metrics with equal states share them: those that read predictions differently must differ.
-        self.add_state("reading", torch.tensor([self.threshold, float(from_probabilities)]), dist_reduce_fx="max")
+        self._mark("reading", self.threshold, from_probabilities)
 
     def extra_repr(self) -> str:
         note = " (depends on the batch size)" if self.aggregation == "batch" else ""
         return f"num_classes={self.num_classes}, aggregation={self.aggregation!r}{note}, empty={self.empty!r}"
 
     def compute(self) -> Tensor:
-        """The mean over cases, over all processes: float32, a scalar, or (K,) with ``average="none"``."""
+        """The mean over cases, over all processes: float32, a scalar, or with ``average="none"`` and K > 1 (K,)."""
         return self._summarise().value
 
     def result(self) -> MetricResult:
@@ -141,6 +140,17 @@ class CaseMetric(Metric):
     def _score(self, rows: Rows) -> Scores:
         """The values of the cases: what a subclass adds."""
         raise NotImplementedError
+
+    def _mark(self, name: str, *arguments: Any) -> None:
+        """A state that differs where the arguments do, since a collection lets metrics with equal states share them.
+
+        Bytes, which are compared exactly, and no dtype of the module around it touches.
+        """
+        self.add_state(name, torch.tensor(list(repr(arguments).encode()), dtype=torch.uint8), dist_reduce_fx="max")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **options: Any) -> nn.Module:
+        # States move with the module, but what was counted and measured keeps its dtype.
+        return super()._apply(lambda x: x.to(fn(x.new_empty(0)).device), *arguments, **options)
 
     def _append(self, rows: Tensor, group: Any, slice_index: Any) -> None:
         """Keeps the rows (B, K, ...) of a batch."""
@@ -194,7 +204,7 @@ class CaseMetric(Metric):
 
     def _joined(self, name: str) -> Tensor:
         state = getattr(self, name)  # a list of tensors, or after a synchronisation one tensor
-        return (torch.cat([self._blanks()[name], *state]) if isinstance(state, list) else state).cpu()
+        return torch.cat([x.cpu() for x in (self._blanks()[name], *state)]) if isinstance(state, list) else state.cpu()
 
 
 def _decoded(names: Tensor, lengths: list[int]) -> list[str | None]:

@@ -1,8 +1,9 @@
 """Cases: the slices that were seen, pooled to patients, batches or all, and the table of their values."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +95,7 @@ def pool(slices: Rows, places: Tensor, aggregation: Aggregation) -> Rows:
 def patient_names(group: Any, count: int) -> list[str]:
     """The patient of each slice; ValueError unless these are so many names or whole numbers."""
     names = _listed("group", group, count)
-    if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
+    if not all(isinstance(name, str | Integral) and not isinstance(name, bool) for name in names):
         raise ValueError(f"group must hold names or integers, got {names!r}; give the patient of each slice")
     return [str(name) for name in names]
 
@@ -102,15 +103,15 @@ def patient_names(group: Any, count: int) -> list[str]:
 def slice_indices(slice_index: Any, count: int) -> list[int]:
     """The place of each slice in its patient; ValueError unless these are so many whole numbers from 0."""
     indices = _listed("slice_index", slice_index, count)
-    if not all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in indices):
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and 0 <= int(n) < 2**63 for n in indices):
         raise ValueError(f"slice_index must hold integers from 0, got {indices!r}")
-    return indices
+    return [int(index) for index in indices]
 
 
 def _listed(name: str, values: Any, count: int) -> list[Any]:
     if isinstance(values, Tensor | np.ndarray):
         values = values.tolist()
-    if isinstance(values, str) or not isinstance(values, Iterable) or len(listed := list(values)) != count:
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable) or len(listed := list(values)) != count:
         raise ValueError(f"{name} must have one entry for each of the {count} slices of the batch, got {values!r}")
     return listed
 

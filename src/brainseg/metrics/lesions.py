@@ -83,9 +83,7 @@ class LesionDetection(ScanMetric):
         self.measure = measure
         self.iou_threshold = iou_threshold
         self.connectivity = connectivity
-        # As `reading`: metrics that match otherwise must not share states.
-        matching = torch.tensor([iou_threshold or 0, connectivity or 0], dtype=torch.float64)
-        self.add_state("matching", matching, dist_reduce_fx="max")
+        self._mark("matching", iou_threshold, connectivity)
 
     @property
     def higher_is_better(self) -> bool:  # type: ignore[override]

@@ -47,9 +47,9 @@ def to_masks(
             the largest logit where the target holds class indices. Integer or bool: masks or class indices, like the
             target.
         target: masks (B, K, H, W) of any dtype that hold only 0 and 1, or integer class indices (B, H, W) for K >= 2.
-        num_classes: K; with K = 1 the class axis may be absent. Volumes have one more axis. None takes K from the class
-            axis, and 1 where there is none.
-        threshold: a probability; what equals it is background, and so is NaN.
+        num_classes: K; with K = 1 the class axis may be absent, of volumes only beside masks that have it. Volumes have
+            one more axis. None takes K from the class axis, and 1 where there is none.
+        threshold: a probability; what equals it is background, and so is NaN (class 0, where a pixel has nothing else).
         from_probabilities: floating predictions are probabilities, not logits.
 
     Returns:
@@ -73,7 +73,8 @@ def to_masks(
     if from_probabilities:
         _check_probabilities(prediction)
     if num_classes > 1 and not axes[1]:
-        return _one_hot(prediction.argmax(1), num_classes), truth
+        # NaN would be the largest; of a pixel that has nothing else the class is 0.
+        return _one_hot(prediction.masked_fill(prediction.isnan(), -math.inf).argmax(1), num_classes), truth
     # A logit against the threshold's logit: the sigmoid rounds, differently in each dtype.
     bound = threshold if from_probabilities else _logit(threshold)
     half = prediction.dtype in (torch.float16, torch.bfloat16)
@@ -160,7 +161,8 @@ def _class_axes(prediction: Tensor, target: Tensor, num_classes: int) -> tuple[b
         raise ValueError(
             f"prediction of shape {tuple(prediction.shape)} and target of shape {tuple(target.shape)} do not fit "
             f"num_classes={num_classes}; expected (B, {num_classes}, H, W), or (B, H, W) for "
-            f"{'masks' if num_classes == 1 else 'class indices'}, of the same B, H, W (volumes: one more axis)"
+            f"{'masks' if num_classes == 1 else 'class indices'}, of the same B, H, W (volumes: one more axis, with "
+            "their class axis: unsqueeze(1) adds it)"
         )
     if num_classes > 1 and not axes[0] and prediction.is_floating_point():
         raise ValueError(

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -104,6 +104,16 @@ class ScanMetric(CaseMetric):
         self._append(rows, group, slice_index)
         self.payload.append(payload.to(self.device))
 
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """Updates with a batch, and gives the value of the batch alone.
+
+        Raises:
+            ValueError: ``aggregation="patient"``, since a batch is no volume.
+        """
+        if self.aggregation == "patient":
+            raise ValueError('with aggregation="patient" a batch has no value of its own; use update() and compute()')
+        return super().forward(*arguments, **options)
+
     def _measure(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers (B, K, measured) float64 of masks (B, K, ...), and those without a fixed length, image by image."""
         raise NotImplementedError
@@ -155,11 +165,11 @@ def _sides(patient: str | None, indices: Sequence[int | None], sides: Tensor) ->
     twice = sorted(index for index, count in Counter(places).items() if count > 1)
     if twice:
         raise ValueError(f"patient {patient} has slices that came twice: {twice}; update with each slice once")
-    lacking = sorted({*range(places[0], places[-1] + 1)} - {*places})
-    if lacking:
+    gap = next((place for place, following in pairwise(places) if following != place + 1), None)
+    if gap is not None:
         raise ValueError(
-            f"patient {patient} lacks the slices {lacking} between {places[0]} and {places[-1]}; a volume needs all of"
-            " them: update with these too, empty ones included"
+            f"patient {patient} has slices from {places[0]} to {places[-1]}, but none of number {gap + 1}; a volume"
+            " needs all of them: update with these too, empty ones included"
         )
     different = sorted({*map(tuple, sides.tolist())})
     if len(different) > 1:

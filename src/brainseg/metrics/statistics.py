@@ -77,8 +77,7 @@ def confidence_interval(
     sums, counts = _totals(known)
     rng = np.random.default_rng(seed)
     means = np.concatenate([_resampled(sums, counts, size, rng) for size in _blocks(n_resamples, len(sums))])
-    # A resample may hold no case at all, where many patients have none.
-    lower, upper = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
+    lower, upper = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(lower), float(upper))
 
 
@@ -133,6 +132,12 @@ def compare(
             f"only the first table has {_some(first.keys() - second.keys())}, "
             f"only the second {_some(second.keys() - first.keys())}"
         )
+    places = _places(a), _places(b)
+    if all(places) and places[0] != places[1]:
+        raise ValueError(
+            "both models must have been scored on the same slices, of the same numbers; the tables differ in "
+            f"{_some({name for name, _ in places[0] ^ places[1]})}"
+        )
     classes = {table.shape[1] for table in (*first.values(), *second.values())}
     if len(classes) > 1:
         raise ValueError(f"both tables must have the same classes, got cases of {sorted(classes)} values")
@@ -169,6 +174,12 @@ def _by_patient(values: Sequence[Case] | Mapping[str, ArrayLike]) -> dict[str, N
             'distance_when_missing="diagonal"'
         )
     return {name: tables[name] for name in sorted(tables)}
+
+
+def _places(values: Sequence[Case] | Mapping[str, ArrayLike]) -> set[tuple[str, int]]:
+    """Patient and number of the slices of a table that knows them."""
+    cases = () if isinstance(values, Mapping) else values
+    return {(str(case.patient), case.slice) for case in cases if case.slice is not None}
 
 
 def _totals(patients: list[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -26,7 +26,8 @@ from brainseg.metrics.scans import ScanMetric
 class SurfaceMetric(ScanMetric):
     """Base class of the metrics of surfaces: of every scan it keeps the distances, which serve all of them.
 
-    In a MetricCollection metrics of one spacing therefore search once. See `HausdorffDistance` for arguments.
+    In a MetricCollection metrics of one spacing therefore search once, slice by slice; volumes are searched by each of
+    them, when they are whole. See `HausdorffDistance` for arguments.
     """
 
     def __init__(
@@ -58,9 +59,8 @@ class SurfaceMetric(ScanMetric):
         if axes not in (2, 3) or (aggregation == "patient" and axes != 3):
             expected = "(slice, row, column)" if aggregation == "patient" else "(row, column), of volumes one more"
             raise ValueError(f"spacing must be one number of mm, or one for each axis: {expected}; got {spacing!r}")
-        self.spacing = spacing
-        # As `reading`: metrics of different spacing must not share states.
-        self.add_state("steps", torch.tensor([axes, *steps], dtype=torch.float64), dist_reduce_fx="max")
+        self.spacing = spacing if isinstance(spacing, int | float) else tuple(steps)
+        self._mark("steps", axes, *steps)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, spacing={self.spacing!r}"
@@ -109,8 +109,9 @@ class DistanceMetric(SurfaceMetric):
 class HausdorffDistance(DistanceMetric):
     """Mean Hausdorff distance, or a percentile of it, in mm; `brainseg.metrics.functional.surface_metrics` defines it.
 
-    Where only one of prediction and target is empty the distance is the scan's diagonal, so that a missed tumour never
-    improves the mean.
+    Where only one of prediction and target is empty the distance is the scan's diagonal, so that of scans of one size
+    neither a missed tumour nor a false one on an empty scan improves the mean. A false pixel in a volume that has a
+    tumour may: it may lie closer than what else is predicted.
 
     Args:
         num_classes: K, 1 for a binary mask.
