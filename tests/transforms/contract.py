@@ -15,15 +15,23 @@ from brainseg.transforms import (
     Compose,
     ForegroundCrop,
     ForegroundZScore,
+    MinMaxNormalize,
     Normalize,
     OneOf,
     PadToMultiple,
+    PercentileNormalize,
     RandomAffine,
     RandomApply,
+    RandomBiasField,
+    RandomChannelDropout,
     RandomCrop,
     RandomElastic,
     RandomFlip,
+    RandomGhosting,
+    RandomMotion,
+    RandomRicianNoise,
     RandomRotate90,
+    RandomSpikes,
     RandomTranspose,
     Rescale,
     Resize,
@@ -52,10 +60,33 @@ TRANSFORMS = {
     "RandomApply": RandomApply(Compose([RandomFlip(), RandomTranspose()]), p=0.6),
     "RandomCrop": RandomCrop((3, 4)),
     "RandomElastic": RandomElastic(p=0.7),
+    "MinMaxNormalize": MinMaxNormalize(),
+    "PercentileNormalize": PercentileNormalize(10, 80),
+    "RandomBiasField": RandomBiasField(order=2, p=0.7),
+    "RandomChannelDropout": RandomChannelDropout(p=0.7, fill="repeat", channels=(0, 2)),
+    "RandomGhosting": RandomGhosting(ghosts=(2, 3), p=0.7),
+    "RandomMotion": RandomMotion(p=0.7),
+    "RandomRicianNoise": RandomRicianNoise(p=0.7),
+    "RandomSpikes": RandomSpikes(spikes=2, p=0.7),
 }
 
 # One looks at the masks; these have tests of their own for what they do without any, or with one channel of them.
 BLIND = {name: transform for name, transform in TRANSFORMS.items() if name != "ForegroundCrop"}
+
+# Pixels of one value may get different ones: these blend neighbours, look at the whole image, or depend on the place.
+NOT_BY_VALUE = (
+    ForegroundZScore,
+    MinMaxNormalize,
+    PercentileNormalize,
+    RandomAffine,
+    RandomBiasField,
+    RandomElastic,
+    RandomGhosting,
+    RandomMotion,
+    RandomRicianNoise,
+    RandomSpikes,
+    Resize,
+)
 
 every_transform = pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 every_blind_transform = pytest.mark.parametrize("transform", BLIND.values(), ids=BLIND)
@@ -151,8 +182,7 @@ def test_a_mask_painted_into_the_image_stays_under_itself(transform: Transform, 
     images = masks[:, :1].float().expand(-1, 3, -1, -1)
     result, moved = transform(images, masks, generator=generator())
     low, high = transform(torch.stack([torch.zeros(3, 12, width), torch.ones(3, 12, width)]))[:, :, 0, 0]
-    # Some blend neighbours, some look at the whole image; they have tests of their own.
-    if not isinstance(transform, Resize | RandomAffine | RandomElastic | ForegroundZScore):
+    if not isinstance(transform, NOT_BY_VALUE):
         painted = torch.where(moved[:, :1], high[None, :, None, None], low[None, :, None, None])
         torch.testing.assert_close(result, painted)
 

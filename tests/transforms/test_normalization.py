@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from brainseg.transforms import Compose, ForegroundZScore, Normalize, Rescale, SelectChannels
+from brainseg.transforms import (
+    Compose,
+    ForegroundZScore,
+    MinMaxNormalize,
+    Normalize,
+    PercentileNormalize,
+    Rescale,
+    SelectChannels,
+)
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -120,3 +128,54 @@ def test_images_without_contrast_have_finite_z_scores() -> None:
 def test_a_fraction_outside_its_range_is_refused(fraction: object) -> None:
     with pytest.raises(ValueError, match=r"fraction must lie in \[0, 1\)"):
         ForegroundZScore(fraction)  # type: ignore[arg-type]
+
+
+def test_each_channel_fills_0_to_1() -> None:
+    images = torch.randn(3, 2, 9, 8, generator=torch.Generator().manual_seed(0)) * 100
+    result = MinMaxNormalize()(images)
+    assert torch.equal(result.amin((2, 3)), torch.zeros(3, 2))
+    assert torch.equal(result.amax((2, 3)), torch.ones(3, 2))
+    for image, normalized in zip(images.flatten(0, 1).numpy(), result.flatten(0, 1).numpy(), strict=True):
+        np.testing.assert_allclose(normalized, (image - image.min()) / np.ptp(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("normalize", [MinMaxNormalize(), PercentileNormalize(), PercentileNormalize(clip=False)])
+def test_a_channel_of_one_value_becomes_0_with_finite_gradients(normalize: MinMaxNormalize) -> None:
+    images = torch.stack([torch.zeros(8, 8), torch.full((8, 8), 0.7)])[None].requires_grad_()
+    result = normalize(images)
+    torch.testing.assert_close(result, torch.zeros(1, 2, 8, 8))
+    result.square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(1, 2), (5, 5), (16, 13), (64, 64)])
+@pytest.mark.parametrize("percentiles", [(0, 100), (1, 99), (0.5, 99.9), (20, 40), (50, 75), (60, 100)])
+@pytest.mark.parametrize("clip", [True, False])
+def test_percentiles_are_numpy_s(size: tuple[int, int], percentiles: tuple[float, float], clip: bool) -> None:
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    result = PercentileNormalize(*percentiles, clip=clip)(images)
+    low, high = np.percentile(images.numpy(), percentiles, axis=(2, 3), keepdims=True)
+    expected = (images.numpy() - low) / (high - low)
+    np.testing.assert_allclose(result.numpy(), expected.clip(0, 1) if clip else expected, atol=1e-9)
+
+
+def test_a_few_pixels_that_are_far_too_bright_do_not_darken_the_others() -> None:
+    image = torch.linspace(0, 1, 10_000).view(1, 1, 100, 100)
+    spoilt = image.clone()
+    spoilt[..., -1, -20:] = 1000
+    normalize = PercentileNormalize()
+    torch.testing.assert_close(normalize(spoilt), normalize(image), atol=0.003, rtol=0)
+
+
+def test_more_than_16_million_pixels_have_percentiles_too() -> None:
+    image = torch.arange(4097**2, dtype=torch.float64).view(1, 1, 4097, 4097)
+    result = PercentileNormalize(0.1, 99.9, clip=False)(image)
+    assert result[0, 0, 0, 0].item() == pytest.approx(-1 / 998)
+    assert result[0, 0, -1, -1].item() == pytest.approx(999 / 998)
+
+
+@pytest.mark.parametrize("percentiles", [(-1, 99), (1, 101), (99, 1), (50, 50), (0, float("nan")), ("a", 99)])
+def test_percentiles_must_rise_within_0_and_100(percentiles: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="lower and upper must be"):
+        PercentileNormalize(*percentiles)

@@ -11,7 +11,7 @@ from brainseg.metrics.functional.lesions import (
     lesion_counts,
     scores_of_lesions,
 )
-from brainseg.metrics.rules import Aggregation, Average, Empty, check_choice
+from brainseg.metrics.rules import check_choice
 from brainseg.metrics.scans import ScanMetric
 
 Measure = Literal["sensitivity", "precision", "f1", "false_positives", "lesion_dice"]
@@ -58,28 +58,12 @@ class LesionDetection(ScanMetric):
         measure: Measure = "f1",
         iou_threshold: float | None = None,
         connectivity: int | None = None,
-        aggregation: Aggregation = "slice",
-        threshold: float = 0.5,
-        from_probabilities: bool = False,
-        empty: Empty = "exclude",
-        average: Average = "macro",
-        include_background: bool = True,
-        **options: Any,
+        **arguments: Any,
     ) -> None:
         check_choice("measure", measure, Measure)
         check_iou_threshold(iou_threshold)
         check_connectivity(connectivity, 3)
-        super().__init__(
-            num_classes,
-            aggregation=aggregation,
-            threshold=threshold,
-            from_probabilities=from_probabilities,
-            empty=empty,
-            average=average,
-            include_background=include_background,
-            measured=5,  # as `lesion_counts`
-            **options,
-        )
+        super().__init__(num_classes, measured=5, **arguments)  # as `lesion_counts`
         self.measure = measure
         self.iou_threshold = iou_threshold
         self.connectivity = connectivity

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from brainseg.metrics.base import CaseMetric, Scores
 from brainseg.metrics.cases import NO_GROUP, Rows
-from brainseg.metrics.rules import Aggregation, Average, Empty, to_masks
+from brainseg.metrics.rules import Aggregation, to_masks
 
 
 class ScanMetric(CaseMetric):
@@ -22,8 +22,8 @@ class ScanMetric(CaseMetric):
 
     Args:
         num_classes: K.
-        aggregation: "slice": each image is a scan; "patient": the slices of a patient are one volume.
         measured: how many numbers are measured of an image and class.
+        aggregation: "slice": each image is a scan; "patient": the slices of a patient are one volume.
         arguments: of `CaseMetric`.
     """
 
@@ -33,14 +33,9 @@ class ScanMetric(CaseMetric):
         self,
         num_classes: int,
         *,
-        aggregation: Aggregation,
-        threshold: float,
-        from_probabilities: bool,
-        empty: Empty,
-        average: Average,
-        include_background: bool,
         measured: int,
-        **options: Any,
+        aggregation: Aggregation = "slice",
+        **arguments: Any,
     ) -> None:
         if aggregation not in ("slice", "patient"):
             raise ValueError(
@@ -51,14 +46,9 @@ class ScanMetric(CaseMetric):
         super().__init__(
             num_classes,
             aggregation=aggregation,
-            threshold=threshold,
-            from_probabilities=from_probabilities,
-            empty=empty,
-            average=average,
-            include_background=include_background,
             row_shape=(2,) if volumes else (measured,),
             row_dtype=torch.int64 if volumes else torch.float64,
-            **options,
+            **arguments,
         )
         self._measured = measured
         # What has no fixed length, one slice and class behind the other: masks of volumes, or what was measured.

@@ -19,7 +19,7 @@ from brainseg.metrics.functional.surface import (
     share_within,
     surfaces_of,
 )
-from brainseg.metrics.rules import Aggregation, Average, Empty, fill_empty
+from brainseg.metrics.rules import fill_empty
 from brainseg.metrics.scans import ScanMetric
 
 
@@ -35,29 +35,14 @@ class SurfaceMetric(ScanMetric):
         num_classes: int = 1,
         *,
         spacing: Spacing = 1.0,
-        aggregation: Aggregation = "slice",
-        threshold: float = 0.5,
-        from_probabilities: bool = False,
-        empty: Empty = "exclude",
-        average: Average = "macro",
-        include_background: bool = True,
-        **options: Any,
+        **arguments: Any,
     ) -> None:
-        super().__init__(
-            num_classes,
-            aggregation=aggregation,
-            threshold=threshold,
-            from_probabilities=from_probabilities,
-            empty=empty,
-            average=average,
-            include_background=include_background,
-            measured=3,  # boundary pixels of prediction and target, and the diagonal
-            **options,
-        )
+        # Boundary pixels of prediction and target, and the diagonal.
+        super().__init__(num_classes, measured=3, **arguments)
         axes = len(spacing) if not isinstance(spacing, int | float) else 3
         steps = check_spacing(spacing, axes)
-        if axes not in (2, 3) or (aggregation == "patient" and axes != 3):
-            expected = "(slice, row, column)" if aggregation == "patient" else "(row, column), of volumes one more"
+        if axes not in (2, 3) or (self.aggregation == "patient" and axes != 3):
+            expected = "(slice, row, column)" if self.aggregation == "patient" else "(row, column), of volumes one more"
             raise ValueError(f"spacing must be one number of mm, or one for each axis: {expected}; got {spacing!r}")
         self.spacing = spacing if isinstance(spacing, int | float) else tuple(steps)
         self._mark("steps", axes, *steps)

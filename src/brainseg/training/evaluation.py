@@ -16,7 +16,7 @@ from torchmetrics import MetricCollection
 from brainseg._whole import written_whole
 from brainseg.data import SliceDataset, institution, read_split
 from brainseg.inference import Predictor
-from brainseg.metrics import Case, DiceScore, write_cases
+from brainseg.metrics import write_cases
 from brainseg.metrics.base import CaseMetric
 from brainseg.training.datasets import open_part
 from brainseg.training.prediction import open_run
@@ -136,8 +136,8 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(rows, _summary(scores, rows, batch_size), folder)
     write_rows([row._asdict() for row in rows], folder / "patients.csv")
-    by_slice = {name: _table(scores, name) for name in BY_SLICE}
-    write_cases(folder / "slices.csv", {"dice": _table(scores, "dice_slice"), **by_slice})
+    by_slice = {"dice": "dice_slice", **{name: name for name in BY_SLICE}}
+    write_cases(folder / "slices.csv", {title: _metric(scores, name).per_case() for title, name in by_slice.items()})
     write_rows(evaluation.institutions(), folder / "institutions.csv")
     write_values(evaluation.summary, folder / "summary.json")
     with written_whole(folder / "cases.png") as file:
@@ -159,17 +159,17 @@ def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> tupl
     return scores, areas
 
 
-def _table(scores: MetricCollection, name: str) -> list[Case]:
+def _metric(scores: MetricCollection, name: str) -> CaseMetric:
     metric = scores[name]
     assert isinstance(metric, CaseMetric)
-    return metric.per_case()
+    return metric
 
 
 def _rows(scores: MetricCollection, areas: list[int], dataset: SliceDataset) -> list[PatientScore]:
     tumour = defaultdict(list)
     for files, area in zip(dataset.files, areas, strict=True):
         tumour[files.patient].append(area > 0)
-    tables = [_table(scores, name) for name in ("dice_patient", "iou_patient", "recall", "precision")]
+    tables = [_metric(scores, name).per_case() for name in ("dice_patient", "iou_patient", "recall", "precision")]
     rows = []
     for cases in zip(*tables, strict=True):
         patient = str(cases[0].patient)
@@ -180,10 +180,9 @@ def _rows(scores: MetricCollection, areas: list[int], dataset: SliceDataset) -> 
 
 def _summary(scores: MetricCollection, rows: list[PatientScore], batch_size: int) -> dict[str, float | int]:
     known = [row.dice for row in rows if not math.isnan(row.dice)]
-    dice = scores["dice_patient"]
-    assert isinstance(dice, DiceScore)
-    interval = dice.confidence_interval() if len(known) > 1 else (math.nan, math.nan)
+    interval = _metric(scores, "dice_patient").confidence_interval() if len(known) > 1 else (math.nan, math.nan)
     value = {name: score.item() for name, score in scores.compute().items()}
+    slices = _metric(scores, "dice_slice").result()
     return {
         "patients": len(rows),
         "slices": sum(row.slices for row in rows),
@@ -191,12 +190,16 @@ def _summary(scores: MetricCollection, rows: list[PatientScore], batch_size: int
         "its 95 % interval, from": interval[0],
         "its 95 % interval, to": interval[1],
         "median patient Dice": median(known) if known else math.nan,
+        "worst patient Dice": min(known, default=math.nan),
         "mean patient IoU": value["iou_patient"],
         "mean patient sensitivity": value["recall"],
         "mean patient precision": value["precision"],
         "pooled Dice": value["dice_dataset"],
         "mean slice Dice": value["dice_slice"],
         **{f"mean slice {title}": value[name] for name, title in BY_SLICE.items()},
+        "slices with tumour, nothing found": slices.missed,
+        "slices without tumour, something found": slices.false_alarms,
+        "slices without tumour, nothing found, left out": slices.excluded,
         f"batch IoU, batches of {batch_size}": value["iou_batch"],
         f"batch Dice, batches of {batch_size}": value["dice_batch"],
     }

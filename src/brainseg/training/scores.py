@@ -24,7 +24,7 @@ BY_SLICE = {
     "hd95": "HD95, pixels",
     "assd": "ASSD, pixels",
     "nsd": f"NSD within {TOLERANCE:g} pixels",
-    "lesion_sensitivity": "lesion sensitivity",
+    "lesion_f1": "lesion F1",
     "false_lesions": "false lesions",
 }
 """Those of `create_details` that score slices, and what they are called in tables."""
@@ -62,7 +62,7 @@ def create_details(num_classes: int, *, threshold: float = 0.5) -> MetricCollect
             "hd95": HausdorffDistance(percentile=95, **common),
             "assd": AverageSurfaceDistance(**common),
             "nsd": NormalizedSurfaceDice(tolerance=TOLERANCE, **common),
-            "lesion_sensitivity": LesionDetection(measure="sensitivity", **common),
+            "lesion_f1": LesionDetection(measure="f1", **common),
             "false_lesions": LesionDetection(measure="false_positives", **common),
         }
     )

@@ -5,7 +5,22 @@ from brainseg.transforms.compose import Compose, OneOf, RandomApply
 from brainseg.transforms.cropping import CenterCrop, ForegroundCrop, PadToMultiple, RandomCrop
 from brainseg.transforms.deformation import RandomAffine, RandomElastic
 from brainseg.transforms.geometry import RandomFlip, RandomRotate90, RandomTranspose, Resize
-from brainseg.transforms.normalization import ForegroundZScore, Normalize, Rescale, SelectChannels
+from brainseg.transforms.mri import (
+    RandomBiasField,
+    RandomChannelDropout,
+    RandomGhosting,
+    RandomMotion,
+    RandomRicianNoise,
+    RandomSpikes,
+)
+from brainseg.transforms.normalization import (
+    ForegroundZScore,
+    MinMaxNormalize,
+    Normalize,
+    PercentileNormalize,
+    Rescale,
+    SelectChannels,
+)
 from brainseg.transforms.presets import course_augmentation
 from brainseg.transforms.registry import create_transform
 
@@ -14,15 +29,23 @@ __all__ = [
     "Compose",
     "ForegroundCrop",
     "ForegroundZScore",
+    "MinMaxNormalize",
     "Normalize",
     "OneOf",
     "PadToMultiple",
+    "PercentileNormalize",
     "RandomAffine",
     "RandomApply",
+    "RandomBiasField",
+    "RandomChannelDropout",
     "RandomCrop",
     "RandomElastic",
     "RandomFlip",
+    "RandomGhosting",
+    "RandomMotion",
+    "RandomRicianNoise",
     "RandomRotate90",
+    "RandomSpikes",
     "RandomTranspose",
     "Rescale",
     "Resize",

@@ -93,6 +93,50 @@ class ForegroundZScore(Transform):
         return (centered / torch.where(variance > 0, variance, 1).sqrt()).to(images.dtype), masks
 
 
+class MinMaxNormalize(Transform):
+    """Maps each channel of each image linearly onto [0, 1], from its lowest and highest value.
+
+    A channel with one value only becomes 0. Any values.
+
+    >>> MinMaxNormalize()(torch.tensor([-1.0, 0.0, 3.0]).view(1, 1, 1, 3)).flatten()
+    tensor([0.0000, 0.2500, 1.0000])
+    """
+
+    def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
+        wide = widen(images)
+        low, high = wide.amin((2, 3), keepdim=True), wide.amax((2, 3), keepdim=True)
+        return _onto_unit_range(wide, low, high).to(images.dtype), masks
+
+
+class PercentileNormalize(Transform):
+    """Maps two percentiles of each channel of each image onto 0 and 1; a few bright ones do not count.
+
+    Percentiles are interpolated linearly between pixels, as numpy.percentile does. Where they are the same, the
+    difference counts as 1, so that a channel with one value only becomes 0. Any values.
+
+    Args:
+        lower: percentile that becomes 0, from 0.
+        upper: percentile that becomes 1, up to 100.
+        clip: what lies beyond becomes 0 or 1.
+
+    >>> PercentileNormalize(25, 75)(torch.tensor([0.0, 1.0, 2.0, 3.0, 9.0]).view(1, 1, 1, 5)).flatten()
+    tensor([0.0000, 0.0000, 0.5000, 1.0000, 1.0000])
+    """
+
+    def __init__(self, lower: float = 1.0, upper: float = 99.0, clip: bool = True) -> None:
+        lower, upper = _check_range("lower and upper", (lower, upper))
+        if lower < 0 or upper > 100:
+            raise ValueError(f"lower and upper must be percentiles between 0 and 100, got {lower!r} and {upper!r}")
+        super().__init__(lower=lower, upper=upper, clip=clip)
+        self.lower, self.upper, self.clip = lower, upper, clip
+
+    def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
+        wide = widen(images)
+        low, high = (_percentile(wide.flatten(2), percent)[..., None] for percent in (self.lower, self.upper))
+        result = _onto_unit_range(wide, low, high)
+        return (result.clamp(0, 1) if self.clip else result).to(images.dtype), masks
+
+
 class SelectChannels(Transform):
     """Takes channels of the images, in the order given.
 
@@ -102,14 +146,9 @@ class SelectChannels(Transform):
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
-        try:
-            numbers = tuple(index(channel) for channel in channels)
-        except TypeError:
-            numbers = ()
-        if not numbers or min(numbers) < 0:
-            raise ValueError(f"channels must be a list of one or more numbers from 0, got {channels!r}")
-        super().__init__(channels=numbers)
-        self.channels = numbers
+        channels = check_channels(channels)
+        super().__init__(channels=channels)
+        self.channels = channels
 
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
         if max(self.channels) >= images.shape[1]:
@@ -122,6 +161,36 @@ class SelectChannels(Transform):
 
     def output_shape(self, batch_shape: Sequence[int]) -> Sequence[int]:
         return (batch_shape[0], len(self.channels), *batch_shape[2:])
+
+
+def check_channels(channels: Any) -> tuple[int, ...]:
+    """Numbers of channels as plain integers; ValueError unless there is one at least, and all count from 0."""
+    try:
+        numbers = tuple(index(channel) for channel in channels)
+    except TypeError:
+        numbers = ()
+    if not numbers or min(numbers) < 0:
+        raise ValueError(f"channels must be a list of one or more numbers from 0, got {channels!r}")
+    return numbers
+
+
+def _onto_unit_range(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return (images - low) / torch.where(high > low, high - low, 1)
+
+
+def _percentile(pixels: Tensor, percent: float) -> Tensor:
+    """Percentile of the last axis, which stays with length 1."""
+    count = pixels.shape[-1]
+    position = percent / 100 * (count - 1)
+    before = math.floor(position)
+    # Sorts the few pixels beyond alone, and unlike torch.quantile takes images of any size.
+    if 2 * before < count:
+        beyond = pixels.topk(min(before + 2, count), largest=False).values
+        low, high = beyond[..., before : before + 1], beyond[..., -1:]
+    else:
+        beyond = pixels.topk(count - before).values
+        low, high = beyond[..., -1:], beyond[..., -2:][..., :1]
+    return low + (high - low) * (position - before)
 
 
 def _channels(values: tuple[float, ...], images: Tensor) -> Tensor:
