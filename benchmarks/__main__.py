@@ -1,4 +1,4 @@
-"""python -m benchmarks [models | losses | metrics | training] [--quick] [--output FOLDER]."""
+"""python -m benchmarks [models | losses | metrics | transforms | training] [--quick] [--output FOLDER]."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 from benchmarks._harness import benchmark
 
-SUBJECTS = ("models", "losses", "metrics", "training")
+SUBJECTS = ("models", "losses", "metrics", "transforms", "training")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures this library beside its peers.")

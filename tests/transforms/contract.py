@@ -23,11 +23,17 @@ from brainseg.transforms import (
     RandomAffine,
     RandomApply,
     RandomBiasField,
+    RandomBlur,
+    RandomBrightness,
     RandomChannelDropout,
+    RandomContrast,
     RandomCrop,
     RandomElastic,
     RandomFlip,
+    RandomGamma,
+    RandomGaussianNoise,
     RandomGhosting,
+    RandomLowResolution,
     RandomMotion,
     RandomRicianNoise,
     RandomRotate90,
@@ -68,20 +74,31 @@ TRANSFORMS = {
     "RandomMotion": RandomMotion(p=0.7),
     "RandomRicianNoise": RandomRicianNoise(p=0.7),
     "RandomSpikes": RandomSpikes(spikes=2, p=0.7),
+    "RandomBlur": RandomBlur(p=0.7),
+    "RandomBrightness": RandomBrightness(p=0.7),
+    "RandomContrast": RandomContrast(p=0.7),
+    "RandomGamma": RandomGamma(p=0.7),
+    "RandomGaussianNoise": RandomGaussianNoise(p=0.7),
+    "RandomLowResolution": RandomLowResolution(p=0.7),
 }
 
 # One looks at the masks; these have tests of their own for what they do without any, or with one channel of them.
 BLIND = {name: transform for name, transform in TRANSFORMS.items() if name != "ForegroundCrop"}
 
-# Pixels of one value may get different ones: these blend neighbours, look at the whole image, or depend on the place.
+# Pixels of one value may get different ones: these blend neighbours, look at the whole image, or go by place or sample.
 NOT_BY_VALUE = (
     ForegroundZScore,
     MinMaxNormalize,
     PercentileNormalize,
     RandomAffine,
     RandomBiasField,
+    RandomBlur,
+    RandomBrightness,
+    RandomContrast,
     RandomElastic,
+    RandomGaussianNoise,
     RandomGhosting,
+    RandomLowResolution,
     RandomMotion,
     RandomRicianNoise,
     RandomSpikes,

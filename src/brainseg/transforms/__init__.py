@@ -5,6 +5,14 @@ from brainseg.transforms.compose import Compose, OneOf, RandomApply
 from brainseg.transforms.cropping import CenterCrop, ForegroundCrop, PadToMultiple, RandomCrop
 from brainseg.transforms.deformation import RandomAffine, RandomElastic
 from brainseg.transforms.geometry import RandomFlip, RandomRotate90, RandomTranspose, Resize
+from brainseg.transforms.intensity import (
+    RandomBlur,
+    RandomBrightness,
+    RandomContrast,
+    RandomGamma,
+    RandomGaussianNoise,
+    RandomLowResolution,
+)
 from brainseg.transforms.mri import (
     RandomBiasField,
     RandomChannelDropout,
@@ -37,11 +45,17 @@ __all__ = [
     "RandomAffine",
     "RandomApply",
     "RandomBiasField",
+    "RandomBlur",
+    "RandomBrightness",
     "RandomChannelDropout",
+    "RandomContrast",
     "RandomCrop",
     "RandomElastic",
     "RandomFlip",
+    "RandomGamma",
+    "RandomGaussianNoise",
     "RandomGhosting",
+    "RandomLowResolution",
     "RandomMotion",
     "RandomRicianNoise",
     "RandomRotate90",

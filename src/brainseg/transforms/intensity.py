@@ -112,9 +112,9 @@ class RandomGamma(Transform):
         positive = widen(images).relu()
         maximum = positive.amax((2, 3), keepdim=True)
         gamma = _over_pixels(parameters.gamma, positive)
-        # The factor (x / max) ** (gamma - 1): exp and log take a third of the time of pow, and at zero, where x itself
-        # makes the product 0, the smallest number keeps both and their slopes finite. In place, which autograd
-        # allows here, spares a quarter of the time.
+        # The factor is (x / max) ** (gamma - 1): exp and log take a third of the time of pow, and at zero, where x
+        # itself makes the product 0, the smallest number keeps both and their slopes finite. Autograd allows what is
+        # done in place here, which spares memory and a fifth of the time.
         ratio = (positive / torch.where(maximum > 0, maximum, 1)).clamp_(min=torch.finfo(positive.dtype).tiny)
         factor = ratio.log().mul_(gamma - 1).exp_()
         return torch.where(gamma == 1, images, (positive * factor).to(images.dtype)), masks
@@ -234,13 +234,12 @@ class RandomLowResolution(Transform):
         wide = widen(images)
         height, width = images.shape[-2:]
 
-        before, after, weight = _lattice(parameters.zoom, height)
-        weight = weight.to(wide.dtype)[:, None, :, None]
-        wide = torch.lerp(_take_rows(wide, before), _take_rows(wide, after), weight)
-
-        before, after, weight = _lattice(parameters.zoom, width)
-        weight = weight.to(wide.dtype)[:, None, None, :]
-        wide = torch.lerp(_take_columns(wide, before), _take_columns(wide, after), weight)
+        before, after, weight = _lattice(parameters.zoom, height, wide.dtype)
+        wide = torch.lerp(_take_rows(wide, before), _take_rows(wide, after), weight[:, None, :, None])
+        before, after, weight = _lattice(parameters.zoom, width, wide.dtype)
+        # One copy of both: two would compile to a loop that interpolates the rows again for each, three times as slow.
+        first, second = _take_columns(wide, torch.cat([before, after], 1)).chunk(2, 3)
+        wide = torch.lerp(first, second, weight[:, None, None, :])
         return wide.to(images.dtype), masks
 
 
@@ -267,9 +266,8 @@ def _gaussians(sigma: Tensor, radius: int) -> Tensor:
 
 def _convolve(images: Tensor, kernels: Tensor) -> Tensor:
     """Each sample of (B, C, H, W) along columns and then rows with its kernel, one of (B, taps)."""
-    batch, channels, height, width = images.shape
-    radius = kernels.shape[1] // 2
-    planes = batch * channels
+    channels = images.shape[1]
+    planes, radius = len(images) * channels, kernels.shape[1] // 2
     # A single group would be a dense convolution, which rounds differently, on GPUs to TF32; it is doubled.
     groups = max(planes, 2)
     weight = kernels.repeat_interleave(channels, 0, output_size=planes).expand(groups, -1)
@@ -279,8 +277,8 @@ def _convolve(images: Tensor, kernels: Tensor) -> Tensor:
     return F.conv2d(columns, weight[:, None, None, :], groups=groups)[:, :planes].reshape(images.shape)
 
 
-def _lattice(zoom: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each pixel of a side the pixels taken just before and after it, and how near it is to the second: (B, side).
+def _lattice(zoom: Tensor, side: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """For each pixel of a side the pixels taken just before and after it, and the weight of the second: (B, side).
 
     In integers, so that rounding decides nowhere.
     """
@@ -292,7 +290,7 @@ def _lattice(zoom: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
     following = torch.minimum(number + 1, taken - 1)
     # Number j of those taken is the pixel in which (j + 1/2) * side / taken lies.
     before, after = ((2 * j + 1) * side // (2 * taken) for j in (number, following))
-    return before, after, (numerator % (2 * side)).double() / (2 * side)
+    return before, after, (numerator % (2 * side)).to(dtype) / (2 * side)
 
 
 def _take_rows(images: Tensor, rows: Tensor) -> Tensor:
@@ -305,8 +303,8 @@ def _take_rows(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def _take_columns(images: Tensor, columns: Tensor) -> Tensor:
-    """Columns of each sample by their number, (B, W)."""
-    return images.gather(3, columns[:, None, None].expand_as(images))
+    """Columns of each sample by their number, (B, N), as images (B, C, H, N)."""
+    return images.gather(3, columns[:, None, None].expand(*images.shape[:3], -1))
 
 
 def _check_from_0(name: str, values: Any) -> tuple[float, float]:
