@@ -11,6 +11,7 @@ from brainseg.losses import BCEDiceLoss, DeepSupervisionLoss
 from brainseg.models import UNeXt
 from brainseg.training import SegmentationTask, TrainConfig
 from brainseg.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from brainseg.transforms import course_augmentation, strong_augmentation
 
 
 def task(**changes: object) -> SegmentationTask:
@@ -36,6 +37,13 @@ def test_learning_rates_follow_the_schedule(schedule: ScheduleConfig, expected: 
         optimizer.step()
         module.step_schedule(val_loss=1.0)
     assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["course", "strong", "none"])
+def test_augmentation_is_the_configured_one(name: str) -> None:
+    parts = {"course": course_augmentation().config, "strong": strong_augmentation().config, "none": None}
+    augmentation = task(data=DataConfig(augmentation=name)).augmentation  # type: ignore[arg-type]
+    assert (None if augmentation is None else augmentation.config) == parts[name]
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])

@@ -42,7 +42,7 @@ class DataConfig:
         batch_size: slices a step on each device.
         image_size: height and width to which slices and masks are resized, such as [128, 128]; None leaves them.
         input: how channels are ordered and scaled, by name (`brainseg.training.inputs`).
-        augmentation: course for flips and quarter turns, none for none.
+        augmentation: course for flips and quarter turns, strong for those of nnU-Net, none for none.
         workers: processes that read; slices come from a memory map, so that 0 is enough for small networks.
         cache_dir: where decoded slices are kept; None for the user's cache folder.
     """
@@ -53,7 +53,7 @@ class DataConfig:
     batch_size: int = 8
     image_size: tuple[int, int] | None = None
     input: str = "foreground_z_score"
-    augmentation: Literal["course", "none"] = "course"
+    augmentation: Literal["course", "strong", "none"] = "course"
     workers: int = 0
     cache_dir: str | None = None
 

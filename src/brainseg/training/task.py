@@ -1,6 +1,6 @@
 """One training run as a Lightning module: network, loss, optimiser, schedule, metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from brainseg.models import SegmentationModel, create_model
 from brainseg.training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig, plain
 from brainseg.training.inputs import create_input
 from brainseg.training.scores import create_scores
-from brainseg.transforms import course_augmentation
+from brainseg.transforms import Compose, course_augmentation, strong_augmentation
+
+AUGMENTATIONS: dict[str, Callable[[], Compose]] = {"course": course_augmentation, "strong": strong_augmentation}
 
 
 class SegmentationTask(LightningModule):
@@ -37,7 +39,8 @@ class SegmentationTask(LightningModule):
         self.loss = _create_loss(config.loss, deep_supervision=config.model.deep_supervision)
         self.input = create_input(config.data.input)
         self.model.normalization = None if self.input is None else self.input.config
-        self.augmentation = course_augmentation() if config.data.augmentation == "course" else None
+        chosen = config.data.augmentation
+        self.augmentation = None if chosen == "none" else AUGMENTATIONS[chosen]()
         classes = self.model.config["num_classes"]
         self.train_scores = create_scores(classes, aggregations=["batch"], prefix="train_")
         self.val_scores = create_scores(classes, prefix="val_")

@@ -29,7 +29,7 @@ from brainseg.transforms.normalization import (
     Rescale,
     SelectChannels,
 )
-from brainseg.transforms.presets import course_augmentation
+from brainseg.transforms.presets import course_augmentation, strong_augmentation
 from brainseg.transforms.registry import create_transform
 
 __all__ = [
@@ -67,4 +67,5 @@ __all__ = [
     "Transform",
     "course_augmentation",
     "create_transform",
+    "strong_augmentation",
 ]

@@ -206,15 +206,32 @@ def draw_chosen(batch_shape: Sequence[int], generator: torch.Generator, p: float
     return torch.rand(batch_shape[0], generator=generator, device=generator.device) < p
 
 
-def check_range(name: str, values: Any, *, above: float = -math.inf, below: float = math.inf) -> tuple[float, float]:
-    """Lowest and highest value as plain numbers; ValueError unless these are two, in order and between the bounds."""
+def check_range(
+    name: str,
+    values: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> tuple[float, float]:
+    """Lowest and highest value as plain numbers; ValueError unless these are two, in order and within the bounds."""
     try:
         low, high = (float(value) for value in values)
     except (TypeError, ValueError):
         low, high = math.nan, math.nan
-    if isinstance(values, str) or not above < low <= high < below:
-        between = f", between {above:g} and {below:g}" if math.inf != below - above else ""
-        raise ValueError(f"{name} must be a lowest and a highest number{between}, got {values!r}")
+    bounds = {"above": above, "from": least, "up to": most, "below": below}
+    fits = (
+        not isinstance(values, str)
+        and -math.inf < low <= high < math.inf
+        and (above is None or low > above)
+        and (least is None or low >= least)
+        and (most is None or high <= most)
+        and (below is None or high < below)
+    )
+    if not fits:
+        limits = " ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+        raise ValueError(f"{name} must be a lowest and a highest number{', ' * bool(limits)}{limits}, got {values!r}")
     return low, high
 
 

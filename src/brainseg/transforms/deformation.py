@@ -132,12 +132,8 @@ class RandomElastic(GeometricTransform):
     ) -> None:
         if isinstance(cells, bool) or index(cells) < 1:
             raise ValueError(f"cells must be a positive number of cells along a side, got {cells!r}")
-        displacement = check_range("displacement", displacement)
-        if displacement[0] < 0 or displacement[1] > 0.48 / cells:
-            raise ValueError(
-                f"displacement must lie between 0 and 0.48 / cells = {0.48 / cells:.3g}, beyond which images fold, got "
-                f"{displacement}"
-            )
+        # Beyond this images fold.
+        displacement = check_range("displacement", displacement, least=0, most=0.48 / cells)
         p = check_probability(p)
         super().__init__(
             displacement=displacement, cells=cells, p=p, padding=padding, value=value, soft_masks=soft_masks

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,7 @@ class RandomBrightness(Transform):
     """
 
     def __init__(self, factor: Sequence[float] = (0.75, 1.25), p: float = 0.5) -> None:
-        factor, p = _check_from_0("factor", factor), check_probability(p)
+        factor, p = check_range("factor", factor, least=0), check_probability(p)
         super().__init__(factor=factor, p=p)
         self.factor, self.p = factor, p
 
@@ -63,7 +62,7 @@ class RandomContrast(Transform):
     """
 
     def __init__(self, factor: Sequence[float] = (0.75, 1.25), p: float = 0.5) -> None:
-        factor, p = _check_from_0("factor", factor), check_probability(p)
+        factor, p = check_range("factor", factor, least=0), check_probability(p)
         super().__init__(factor=factor, p=p)
         self.factor, self.p = factor, p
 
@@ -145,7 +144,7 @@ class RandomGaussianNoise(Transform):
     """
 
     def __init__(self, std: Sequence[float] = (0.0, 0.1), p: float = 0.5) -> None:
-        std, p = _check_from_0("std", std), check_probability(p)
+        std, p = check_range("std", std, least=0), check_probability(p)
         super().__init__(std=std, p=p)
         self.std, self.p = std, p
 
@@ -182,7 +181,7 @@ class RandomBlur(Transform):
     """
 
     def __init__(self, sigma: Sequence[float] = (0.5, 1.5), p: float = 0.5) -> None:
-        sigma, p = _check_from_0("sigma", sigma), check_probability(p)
+        sigma, p = check_range("sigma", sigma, least=0), check_probability(p)
         super().__init__(sigma=sigma, p=p)
         self.sigma, self.p = sigma, p
         self.radius = math.ceil(3 * sigma[1])
@@ -221,7 +220,7 @@ class RandomLowResolution(Transform):
     """
 
     def __init__(self, zoom: Sequence[float] = (0.5, 1.0), p: float = 0.5) -> None:
-        zoom, p = _check_zoom(zoom), check_probability(p)
+        zoom, p = check_range("zoom", zoom, above=0, most=1), check_probability(p)
         super().__init__(zoom=zoom, p=p)
         self.zoom, self.p = zoom, p
 
@@ -305,17 +304,3 @@ def _take_rows(images: Tensor, rows: Tensor) -> Tensor:
 def _take_columns(images: Tensor, columns: Tensor) -> Tensor:
     """Columns of each sample by their number, (B, N), as images (B, C, H, N)."""
     return images.gather(3, columns[:, None, None].expand(*images.shape[:3], -1))
-
-
-def _check_from_0(name: str, values: Any) -> tuple[float, float]:
-    low, high = check_range(name, values)
-    if low < 0:
-        raise ValueError(f"{name} must lie from 0 up, got {values!r}")
-    return low, high
-
-
-def _check_zoom(values: Any) -> tuple[float, float]:
-    low, high = check_range("zoom", values, above=0)
-    if high > 1:
-        raise ValueError(f"zoom must lie above 0 and up to 1, got {values!r}; above 1 has no pixels to take")
-    return low, high

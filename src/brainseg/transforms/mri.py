@@ -87,7 +87,7 @@ class RandomRicianNoise(Transform):
     """
 
     def __init__(self, std: Sequence[float] = (0.0, 0.1), p: float = 0.5) -> None:
-        std, p = _within("std", std, math.inf), check_probability(p)
+        std, p = check_range("std", std, least=0), check_probability(p)
         super().__init__(std=std, p=p)
         self.std, self.p = std, p
 
@@ -162,7 +162,11 @@ class RandomGhosting(KSpaceTransform):
     def __init__(
         self, intensity: Sequence[float] = (0.3, 0.7), ghosts: Sequence[int] = (4, 10), p: float = 0.5
     ) -> None:
-        intensity, ghosts, p = _within("intensity", intensity, 1), _check_ghosts(ghosts), check_probability(p)
+        intensity, ghosts, p = (
+            check_range("intensity", intensity, least=0, most=1),
+            _check_ghosts(ghosts),
+            check_probability(p),
+        )
         super().__init__(intensity=intensity, ghosts=ghosts, p=p)
         self.intensity, self.ghosts, self.p = intensity, ghosts, p
 
@@ -272,7 +276,7 @@ class RandomSpikes(KSpaceTransform):
     """
 
     def __init__(self, spikes: int = 1, intensity: Sequence[float] = (0.1, 0.3), p: float = 0.5) -> None:
-        spikes, intensity = _count("spikes", spikes), _within("intensity", intensity, math.inf)
+        spikes, intensity = _count("spikes", spikes), check_range("intensity", intensity, least=0)
         p = check_probability(p)
         super().__init__(spikes=spikes, intensity=intensity, p=p)
         self.spikes, self.intensity, self.p = spikes, intensity, p
@@ -416,14 +420,6 @@ def _count(name: str, value: Any) -> int:
     if number < 1:
         raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
     return number
-
-
-def _within(name: str, values: Any, most: float) -> tuple[float, float]:
-    low, high = check_range(name, values)
-    if low < 0 or high > most:
-        span = "from 0 up" if math.isinf(most) else f"between 0 and {most:g}"
-        raise ValueError(f"{name} must lie {span}, got {values!r}")
-    return low, high
 
 
 def _check_ghosts(values: Any) -> tuple[int, int]:
