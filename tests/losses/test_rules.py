@@ -787,3 +787,15 @@ def test_an_ignored_index_that_is_no_integer_is_refused() -> None:
 def test_a_module_refuses_an_unknown_reduction_when_it_is_built() -> None:
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'avg'"):
         DiceLoss(reduction="avg")  # type: ignore[arg-type]
+
+
+def test_a_list_of_logits_is_for_deep_supervision() -> None:
+    logits, target = draw(0, 2, 2, 3, 2)
+    with pytest.raises(TypeError, match="logits must be a tensor, got list; DeepSupervisionLoss takes a list of them"):
+        dice_loss([logits], target)  # type: ignore[arg-type]
+
+
+def test_a_share_is_one_number() -> None:
+    logits, target = draw(0, 2, 2, 3, 2)
+    with pytest.raises(ValueError, match=r"alpha must lie in \[0, 1\], got \[0.1, 0.9\]"):
+        focal_loss(logits, target, alpha=[0.1, 0.9])  # type: ignore[arg-type]

@@ -123,3 +123,8 @@ def test_a_sum_of_nothing_is_refused() -> None:
 def test_a_weight_without_a_loss_is_refused() -> None:
     with pytest.raises(ValueError, match=r"there is no loss 'focl'; did you mean focal\?"):
         WeightedSum({"dice": DiceLoss(), "focal": BCELoss()}, weights={"focl": 20.0})
+
+
+def test_losses_without_names_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"losses need names, .* got list"):
+        WeightedSum([DiceLoss()])  # type: ignore[arg-type]

@@ -285,3 +285,10 @@ def test_tables_of_other_slices_are_not_compared() -> None:
     b = [Case("p", 0, (0.5,)), Case("p", 7, (0.6,)), Case("q", 0, (0.1,))]
     with pytest.raises(ValueError, match=r"scored on the same slices, .* differ in 'p'"):
         compare(a, b)
+
+
+def test_what_is_no_table_is_named() -> None:
+    with pytest.raises(TypeError, match=r"got the metric DiceScore itself; give its table, per_case\(\)"):
+        confidence_interval(DiceScore())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got several tables, dice, iou; give one of them"):
+        compare({"dice": [Case("p", 0, (0.5,))], "iou": []}, {"dice": [], "iou": []})  # type: ignore[dict-item]

@@ -204,7 +204,7 @@ def check_smooth(smooth: float) -> None:
 
 def check_share(name: str, value: float) -> None:
     """Raises ValueError unless 0 <= value <= 1."""
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
 
 
@@ -271,6 +271,10 @@ class Loss(nn.Module):
 
 
 def _is_multiclass(logits: Tensor, target: Tensor) -> bool:
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"logits must be a tensor, got {type(logits).__name__}; DeepSupervisionLoss takes a list of them"
+        )
     if not logits.is_floating_point():
         raise ValueError(f"logits must be floating point, got {logits.dtype}")
     if logits.ndim not in (4, 5):

@@ -38,6 +38,8 @@ class WeightedSum(nn.Module):
         super().__init__()
         if not losses:
             raise ValueError("a sum of no losses; give at least one")
+        if not isinstance(losses, Mapping):
+            raise TypeError(f'losses need names, {{"dice": DiceLoss(), ...}}, got {type(losses).__name__}')
         given = {} if weights is None else weights
         for name in given:
             if name not in losses:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -159,6 +159,12 @@ def compare(
 
 def _by_patient(values: Sequence[Case] | Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
     """For each patient the values (cases, K), sorted by name."""
+    if hasattr(values, "per_case"):
+        raise TypeError(f"got the metric {type(values).__name__} itself; give its table, per_case()")
+    if isinstance(values, Mapping) and any(
+        isinstance(case, Case) for table in values.values() for case in _first(table)
+    ):
+        raise TypeError(f"got several tables, {', '.join(values)}; give one of them")
     if isinstance(values, Mapping):
         tables = {name: np.asarray(value, dtype=np.float64).reshape(-1, 1) for name, value in values.items()}
     else:
@@ -174,6 +180,10 @@ def _by_patient(values: Sequence[Case] | Mapping[str, ArrayLike]) -> dict[str, N
             'distance_when_missing="diagonal"'
         )
     return {name: tables[name] for name in sorted(tables)}
+
+
+def _first(table: Any) -> list[Any]:
+    return list(table[:1]) if isinstance(table, list) else []
 
 
 def _places(values: Sequence[Case] | Mapping[str, ArrayLike]) -> set[tuple[str, int]]:

@@ -23,11 +23,12 @@ def course_augmentation() -> Compose:
 
 
 def strong_augmentation() -> Compose:
-    """What nnU-Net draws in two dimensions (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z), for images from 0 up.
+    """Like what nnU-Net draws in two dimensions (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z), of [0, 1].
 
     Flips, turns by any angle, scaling and an elastic deformation, all in one interpolation; noise, blur, brightness,
-    contrast, low resolution and gamma, each of few samples. The elastic one is a spline's, the noise is given by its
-    deviation, and there is no gamma of the inverted image.
+    contrast, low resolution and gamma, each of few samples. Unlike there a sample is turned and scaled or neither, the
+    elastic deformation is a spline, the deviation of the noise is in the image's unit, and there is no gamma of the
+    inverted image.
     """
     return Compose(
         [
