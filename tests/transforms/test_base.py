@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainseg.transforms import Compose, Normalize, RandomFlip, RandomRotate90, RandomTranspose, Resize, SelectChannels
+from brainseg.transforms import (
+    Compose,
+    Normalize,
+    RandomAffine,
+    RandomBlur,
+    RandomElastic,
+    RandomFlip,
+    RandomRotate90,
+    RandomTranspose,
+    Resize,
+    SelectChannels,
+)
 from brainseg.transforms.base import Transform
 
 
@@ -135,3 +146,14 @@ def test_arrays_are_neither_images_nor_masks() -> None:
 def test_a_generator_of_another_device_is_refused() -> None:
     with pytest.raises(ValueError, match="the generator is on cpu and the images are on meta; make it with"):
         RandomFlip()(torch.rand(2, 1, 4, 4, device="meta"), generator=generator())
+
+
+def test_autocast_leaves_places_and_values_as_they_are() -> None:
+    chain = Compose([RandomAffine((20, 20), p=1), RandomElastic(p=1), RandomBlur(p=1)])
+    images, labels = torch.rand(2, 1, 64, 64), torch.randint(0, 5, (2, 1, 64, 64))
+    parameters = chain.draw(images.shape, generator())
+    expected = chain.apply(images, labels, parameters)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = chain.apply(images, labels, parameters)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)

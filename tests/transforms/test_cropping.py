@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from brainseg.transforms import CenterCrop, ForegroundCrop, PadToMultiple, RandomCrop
+from brainseg.transforms import CenterCrop, Compose, ForegroundCrop, PadToMultiple, RandomAffine, RandomCrop
 from brainseg.transforms.cropping import CropParameters, ForegroundCropParameters
 
 
@@ -131,3 +131,10 @@ def test_sides_that_are_multiples_stay() -> None:
 def test_arguments_out_of_range_are_named(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_fused_crop_refuses_images_that_are_too_small() -> None:
+    chain = Compose([RandomCrop(8), RandomAffine(p=1)])
+    parameters = chain.draw((1, 1, 16, 16), generator())
+    with pytest.raises(ValueError, match="RandomCrop takes 8x8 pixels of images of 4x4"):
+        chain.apply(torch.rand(1, 1, 4, 4), None, parameters)

@@ -413,3 +413,9 @@ def test_arguments_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         transform(**arguments)
+
+
+@pytest.mark.parametrize("transform", [RandomMotion(p=1), RandomGhosting(p=1), RandomSpikes(p=1)], ids=repr)
+def test_a_sample_alone_is_as_in_its_batch(transform: Transform) -> None:
+    images = torch.rand(4, 1, 64, 64)
+    assert torch.equal(transform(images[:1], seeds=[0]), transform(images, seeds=range(4))[:1])

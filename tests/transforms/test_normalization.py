@@ -179,3 +179,18 @@ def test_more_than_16_million_pixels_have_percentiles_too() -> None:
 def test_percentiles_must_rise_within_0_and_100(percentiles: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="lower and upper must be"):
         PercentileNormalize(*percentiles)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7])
+@pytest.mark.parametrize("side", [64, 155, 240])
+def test_a_foreground_of_one_value_has_the_deviation_1_whatever_its_rounding(value: float, side: int) -> None:
+    image = torch.zeros(1, 1, side, side)
+    image[..., 10:50, 10:50] = value
+    found = ForegroundZScore()(image)
+    torch.testing.assert_close(found, image - value, atol=1e-5, rtol=0)
+
+
+def test_a_z_score_does_not_depend_on_the_batch() -> None:
+    images = torch.rand(8, 1, 256, 256)
+    whole = ForegroundZScore()(images)
+    assert all(torch.equal(ForegroundZScore()(images[i : i + 1]), whole[i : i + 1]) for i in range(8))

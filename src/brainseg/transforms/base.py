@@ -72,7 +72,9 @@ class Transform(nn.Module):
         if not isinstance(images, Tensor) and callable(images):
             return super().apply(images)
         _check(type(self).__name__, images, masks)
-        return self._transform(images, masks, parameters)
+        # Places and kernels are products of matrices, which autocast would round.
+        with torch.autocast(images.device.type, enabled=False):
+            return self._transform(images, masks, parameters)
 
     def _transform(self, images: Tensor, masks: Tensor | None, parameters: Any, /) -> tuple[Tensor, Tensor | None]:
         """What `apply` does, on arguments that are checked."""

@@ -36,6 +36,7 @@ class Compose(Transform):
 
     Flips, turns and transpositions alone stay an exact copy, and so does a crop. Neighbours that interpolate are one
     if they agree on padding and soft masks; what one of them would lose beyond the border, the next may bring back.
+    A chain within a chain keeps its own.
 
     Args:
         transforms: the parts, in the order in which they are applied.

@@ -1,5 +1,6 @@
 """Transforms that take a part of an image, or add to it: exact copies."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
@@ -35,6 +36,7 @@ class Crop(GeometricTransform, abstract=True):
         self.size = size
 
     def warp(self, parameters: CropParameters, batch_shape: Sequence[int]) -> Warp:
+        self.room(batch_shape)
         height, width = batch_shape[-2:]
         return Warp.of_crop(parameters.offsets, self.size, (height, width))
 
@@ -182,6 +184,8 @@ class PadToMultiple(Transform):
             raise ValueError(f"multiple must be a positive number of pixels, got {multiple!r}")
         if padding not in get_args(PadMode):
             raise ValueError(f"padding must be one of {', '.join(get_args(PadMode))}, got {padding!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"value must be a finite number, got {value!r}")
         super().__init__(multiple=multiple, padding=padding, value=value)
         self.multiple, self.padding, self.value = multiple, padding, float(value)
 

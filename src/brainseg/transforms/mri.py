@@ -124,7 +124,9 @@ class KSpaceTransform(Transform, abstract=True):
         if images.numel() == 0:
             return images, masks
         spectrum, changed = self.k_space(torch.fft.rfft2(widen(images)), images.shape, parameters)
-        result = torch.fft.irfft2(spectrum, s=images.shape[-2:]).to(images.dtype)
+        # Of a single plane it is computed another way, and a sample would depend on its batch.
+        planes = torch.cat([spectrum, spectrum]) if spectrum.shape[:2].numel() == 1 else spectrum
+        result = torch.fft.irfft2(planes, s=images.shape[-2:])[: len(images)].to(images.dtype)
         return torch.where(changed[:, None, None, None], result, images), masks
 
 

@@ -86,11 +86,14 @@ class ForegroundZScore(Transform):
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
         wide = widen(images)
         foreground = wide > self.fraction * wide.amax((2, 3), keepdim=True)
-        count = foreground.sum((2, 3), keepdim=True).clamp(min=1)
-        mean = (wide * foreground).sum((2, 3), keepdim=True) / count
-        centered = wide - mean
-        variance = (centered * foreground).square().sum((2, 3), keepdim=True) / count
-        return (centered / torch.where(variance > 0, variance, 1).sqrt()).to(images.dtype), masks
+        count = _total(foreground).clamp(min=1)
+        centered = wide - _total(wide * foreground) / count
+        variance = _total((centered * foreground).square()) / count
+        # Of equal values the mean may be a rounding off, and the variance not 0.
+        lowest = torch.where(foreground, wide, torch.inf).amin((2, 3), keepdim=True)
+        highest = torch.where(foreground, wide, -torch.inf).amax((2, 3), keepdim=True)
+        varies = (highest > lowest) & (variance > 0)
+        return (centered / torch.where(varies, variance, 1).sqrt()).to(images.dtype), masks
 
 
 class MinMaxNormalize(Transform):
@@ -191,6 +194,11 @@ def _percentile(pixels: Tensor, percent: float) -> Tensor:
         beyond = pixels.topk(count - before).values
         low, high = beyond[..., -1:], beyond[..., -2:][..., :1]
     return low + (high - low) * (position - before)
+
+
+def _total(x: Tensor) -> Tensor:
+    """Sum of each plane; one axis after the other, since both at once are split by threads, as the batch is large."""
+    return x.sum(3, keepdim=True).sum(2, keepdim=True)
 
 
 def _channels(values: tuple[float, ...], images: Tensor) -> Tensor:

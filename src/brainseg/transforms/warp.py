@@ -105,7 +105,11 @@ class Warp:
 def _sample(x: Tensor, grid: Tensor, sampling: Sampling, *, value: float = 0.0, nearest: bool = False) -> Tensor:
     """Pixels of x (B, C, H, W), of any dtype, at the places of a grid as torch's grid_sample has it."""
     # Of integers float64 holds all that are labels, float32 those up to 16 bits.
-    wide = torch.float64 if x.dtype in (torch.float64, torch.int64, torch.int32) else torch.float32
+    wide = (
+        torch.float64
+        if x.dtype in (torch.float64, torch.int64, torch.int32, torch.uint32, torch.uint64)
+        else torch.float32
+    )
     value = value if sampling.padding == "constant" else 0.0
     # Compilers write a grid_sample of their own, which on the CPU takes ten times as long.
     sample = _grid_sample if torch.compiler.is_compiling() else F.grid_sample
