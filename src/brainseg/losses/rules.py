@@ -204,7 +204,8 @@ def check_smooth(smooth: float) -> None:
 
 def check_share(name: str, value: float) -> None:
     """Raises ValueError unless 0 <= value <= 1."""
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
+    # A tuple: torch 2.9 cannot compile a union here.
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
 
 

@@ -198,7 +198,7 @@ def _runs(steps: Iterable[tuple[Transform, Any]]) -> list[list[tuple[Transform, 
     sampling: Sampling | None = None
     for transform, drawn in steps:
         own = transform.sampling if isinstance(transform, GeometricTransform) else None
-        joins = bool(runs) and all(isinstance(part, GeometricTransform) for part in (runs[-1][-1][0], transform))
+        joins = len(runs) > 0 and all(isinstance(part, GeometricTransform) for part in (runs[-1][-1][0], transform))
         if joins and (own is None or sampling is None or own == sampling):
             runs[-1].append((transform, drawn))
             sampling = sampling or own
