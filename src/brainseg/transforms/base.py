@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Self, SupportsFloat, overload
+from typing import Any, ClassVar, Self, SupportsFloat, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -235,6 +235,19 @@ def check_range(
         limits = " ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
         raise ValueError(f"{name} must be a lowest and a highest number{', ' * bool(limits)}{limits}, got {values!r}")
     return low, high
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """ValueError unless the value is one of a Literal's."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+
+
+def check_finite(name: str, value: Any) -> float:
+    """The value as a plain number; ValueError unless it is finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
 
 
 def draw_uniform(shape: Sequence[int], generator: torch.Generator, between: tuple[float, float]) -> Tensor:

@@ -1,16 +1,22 @@
 """Transforms that take a part of an image, or add to it: exact copies."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainseg.transforms.base import GeometricTransform, Transform, check_probability, draw_chosen
+from brainseg.transforms.base import (
+    GeometricTransform,
+    Transform,
+    check_choice,
+    check_finite,
+    check_probability,
+    draw_chosen,
+)
 from brainseg.transforms.geometry import check_size
 from brainseg.transforms.symmetry import take
 from brainseg.transforms.warp import Warp
@@ -182,12 +188,10 @@ class PadToMultiple(Transform):
     def __init__(self, multiple: int, padding: PadMode = "constant", value: float = 0.0) -> None:
         if isinstance(multiple, bool) or index(multiple) < 1:
             raise ValueError(f"multiple must be a positive number of pixels, got {multiple!r}")
-        if padding not in get_args(PadMode):
-            raise ValueError(f"padding must be one of {', '.join(get_args(PadMode))}, got {padding!r}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"value must be a finite number, got {value!r}")
+        check_choice("padding", padding, PadMode)
+        number = check_finite("value", value)
         super().__init__(multiple=multiple, padding=padding, value=value)
-        self.multiple, self.padding, self.value = multiple, padding, float(value)
+        self.multiple, self.padding, self.value = multiple, padding, number
 
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
         return self._pad(images, self.value), None if masks is None else self._pad(masks, 0)

@@ -1,15 +1,21 @@
 """Transforms that interpolate: affine maps and elastic deformations."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import index
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from brainseg.transforms.base import GeometricTransform, check_probability, check_range, draw_chosen, draw_uniform
+from brainseg.transforms.base import (
+    GeometricTransform,
+    check_choice,
+    check_finite,
+    check_probability,
+    check_range,
+    draw_chosen,
+    draw_uniform,
+)
 from brainseg.transforms.warp import Padding, Sampling, Warp
 
 
@@ -157,11 +163,8 @@ class RandomElastic(GeometricTransform):
 
 def make_sampling(padding: Padding, value: float, soft_masks: bool) -> Sampling:
     """The arguments of a transform that interpolates, checked."""
-    if padding not in get_args(Padding):
-        raise ValueError(f"padding must be one of {', '.join(get_args(Padding))}, got {padding!r}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"value must be a finite number, got {value!r}")
-    return Sampling(padding, float(value), bool(soft_masks))
+    check_choice("padding", padding, Padding)
+    return Sampling(padding, check_finite("value", value), bool(soft_masks))
 
 
 def _size(batch_shape: Sequence[int]) -> tuple[int, int]:

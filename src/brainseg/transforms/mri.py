@@ -4,12 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from brainseg.transforms.base import Transform, check_probability, check_range, draw_chosen, draw_uniform, widen
+from brainseg.transforms.base import (
+    Transform,
+    check_choice,
+    check_probability,
+    check_range,
+    draw_chosen,
+    draw_uniform,
+    widen,
+)
 from brainseg.transforms.normalization import check_channels
 
 Fill = Literal["zero", "repeat"]
@@ -332,8 +340,7 @@ class RandomChannelDropout(Transform):
     """
 
     def __init__(self, p: float = 0.1, fill: Fill = "zero", *, channels: Sequence[int] | None = None) -> None:
-        if fill not in get_args(Fill):
-            raise ValueError(f"fill must be one of {', '.join(get_args(Fill))}, got {fill!r}")
+        check_choice("fill", fill, Fill)
         p = check_probability(p)
         channels = None if channels is None else check_channels(channels)
         super().__init__(p=p, fill=fill, channels=channels)

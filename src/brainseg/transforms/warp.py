@@ -69,8 +69,7 @@ class Warp:
     def apply(self, images: Tensor, masks: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
         """Images (B, C, H, W) and masks (B, K, H, W) or (B, H, W) of any dtype, read once."""
         rows, columns = self._places()
-        height, width = images.shape[-2:]
-        grid = torch.stack([columns * (2 / width), rows * (2 / height)], -1)
+        grid = _grid(rows, columns, images)
         if sampling.soft_masks and masks is not None and not masks.is_floating_point():
             raise ValueError(f"soft masks are floating point, got {masks.dtype}; use soft_masks=False for labels")
         moved = _sample(images, grid, sampling, value=sampling.value)
@@ -94,12 +93,16 @@ class Warp:
                 rows, columns = (a * rows + c) + b * columns, (d * rows + f) + e * columns
             else:
                 if not on_grid:
-                    height, width = step.shape[-2:]
-                    grid = torch.stack([columns * (2 / width), rows * (2 / height)], -1)
-                    step = F.grid_sample(step, grid, padding_mode="border", align_corners=False)
+                    step = F.grid_sample(step, _grid(rows, columns, step), padding_mode="border", align_corners=False)
                 rows, columns = rows + step[:, 0], columns + step[:, 1]
             on_grid = False
         return rows, columns
+
+
+def _grid(rows: Tensor, columns: Tensor, like: Tensor) -> Tensor:
+    """Places (B, H, W) in an image of that size as torch's grid_sample has them, (B, H, W, 2)."""
+    height, width = like.shape[-2:]
+    return torch.stack([columns * (2 / width), rows * (2 / height)], -1)
 
 
 def _sample(x: Tensor, grid: Tensor, sampling: Sampling, *, value: float = 0.0, nearest: bool = False) -> Tensor:
