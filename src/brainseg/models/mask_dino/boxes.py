@@ -1,0 +1,25 @@
+"""Overlap of boxes."""
+
+import torch
+from torch import Tensor
+
+
+def giou(a: Tensor, b: Tensor) -> Tensor:
+    """Generalised IoU (Rezatofighi et al. 2019, arXiv:1902.09630) of boxes (..., 4), centre and size; broadcasts.
+
+    Each quotient has 1e-6 in its denominator, as the authors of Mask DINO compute it.
+    """
+    a_low, a_high, b_low, b_high = (*_corners(a), *_corners(b))
+    overlap = _area(torch.maximum(a_low, b_low), torch.minimum(a_high, b_high))
+    union = _area(a_low, a_high) + _area(b_low, b_high) - overlap
+    hull = _area(torch.minimum(a_low, b_low), torch.maximum(a_high, b_high))
+    return overlap / (union + 1e-6) - (hull - union) / (hull + 1e-6)
+
+
+def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    center, size = boxes.split(2, dim=-1)
+    return center - size / 2, center + size / 2
+
+
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    return (high - low).clamp(min=0).prod(dim=-1)

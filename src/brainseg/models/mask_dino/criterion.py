@@ -1,0 +1,218 @@
+"""The loss of the queries of all layers."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+
+from brainseg.models.mask_dino.boxes import giou
+from brainseg.models.mask_dino.matcher import HungarianMatcher, Pairs, read_points
+from brainseg.models.mask_dino.positions import at_least_float32
+from brainseg.models.mask_dino.predictions import QueryPredictions
+from brainseg.models.mask_dino.randomness import Rand, torch_rand
+from brainseg.models.mask_dino.targets import Target, check_targets, pad_targets
+
+DenoisingMode = Literal["seg", "standard", "no"]
+
+# Of the authors' training code, the same for every layer.
+LOSS_WEIGHTS = {"ce": 4.0, "mask": 5.0, "dice": 5.0, "bbox": 5.0, "giou": 2.0}
+
+
+class SetCriterion(nn.Module):
+    """Set prediction loss on the last, auxiliary, encoder and denoising outputs (paper, section 3.3 and 3.4).
+
+    Classes by the focal loss (0.25, 2), or by cross-entropy with "no object" weighing 0.1; masks by binary
+    cross-entropy and Dice at random points, most of them where the mask is uncertain (Kirillov et al. 2020,
+    arXiv:1912.08193); boxes by their L1 distance and GIoU. Sums over the objects, divided by their number in the batch
+    (mean over processes).
+
+    Args:
+        num_classes: number of classes K.
+        matcher: pairs queries and objects in each layer; `HungarianMatcher` with the same number of points by default.
+        weights: of "ce", "mask", "dice", "bbox" and "giou".
+        num_points: P, points at which a mask is compared.
+        oversample: number of random candidates over P.
+        importance: share of P taken from the most uncertain candidates; the others are random.
+        denoising: "seg" with masks, "standard" for classes and boxes alone, "no".
+        softmax_classes: K + 1 classes that exclude each other, "no object" last.
+        things: classes whose boxes count; None for all.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        matcher: HungarianMatcher | None = None,
+        weights: dict[str, float] | None = None,
+        num_points: int = 12544,
+        oversample: float = 3.0,
+        importance: float = 0.75,
+        denoising: DenoisingMode = "seg",
+        softmax_classes: bool = False,
+        things: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher or HungarianMatcher(num_points=num_points)
+        self.weights = {**LOSS_WEIGHTS, **(weights or {})}
+        self.num_points = num_points
+        self.candidates, self.important = int(oversample * num_points), int(importance * num_points)
+        self.denoising = denoising
+        self.softmax_classes = softmax_classes
+        self.things = things
+
+    def forward(
+        self, predictions: QueryPredictions, targets: Sequence[Target], *, rand: Rand | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of all losses, and each of them unweighted.
+
+        Args:
+            predictions: of `forward_queries`, in training or with targets.
+            targets: one for each image, with masks of the image's size before or after its padding.
+            rand: (name, shape) -> uniform numbers in [0, 1); torch's generator by default.
+
+        Returns:
+            total, in float32 at least, and the parts, detached: "loss_ce", "loss_mask", "loss_dice", "loss_bbox" and
+            "loss_giou" of the last layer, with "_i" of layer i, "_interm" of the encoder, "_dn" of denoising.
+
+        Raises:
+            ValueError: targets that do not fit; predictions that are not finite.
+            ImportError: scipy is missing.
+        """
+        check_targets(targets, predictions.pred_logits.shape[0], self.num_classes)
+        height, width = (4 * side for side in self._masks(predictions).shape[-2:])
+        targets = pad_targets(targets, height, width)
+        device = predictions.pred_logits.device
+        rand = rand or torch_rand(device)
+        objects = self._number_of_objects(targets, device)
+
+        parts: dict[str, Tensor] = {}
+        layers = {"": predictions, **{f"_{i}": layer for i, layer in enumerate(predictions.aux)}}
+        if predictions.interm is not None:
+            layers["_interm"] = predictions.interm
+        for suffix, layer in layers.items():
+            stage = _stage(suffix)
+            pairs = self.matcher(layer, targets, rand=rand, stage=stage)
+            losses = self._losses(layer, targets, pairs, objects, rand, stage, masks=True)
+            parts |= {f"loss_{name}{suffix}": value for name, value in losses.items()}
+        if self.denoising != "no":
+            parts |= self._denoising(predictions, targets, objects, rand)
+        total = torch.stack([self.weights[name.split("_")[1]] * value for name, value in parts.items()]).sum()
+        return total, {name: value.detach() for name, value in parts.items()}
+
+    def _denoising(
+        self, predictions: QueryPredictions, targets: Sequence[Target], objects: Tensor, rand: Rand
+    ) -> dict[str, Tensor]:
+        """Losses of the denoising queries, whose objects are known; 0 in a step without them."""
+        # The first layer of one-stage queries has no loss here, as in the authors' code.
+        first = 0 if predictions.interm is not None else 1
+        suffixes = ["", *(f"_{i}" for i in range(first, len(predictions.aux)))]
+        masks = self.denoising == "seg"
+        if predictions.dn is None:
+            names = [name for name in LOSS_WEIGHTS if masks or name not in ("mask", "dice")]
+            zero = predictions.pred_boxes.new_zeros(())
+            return {f"loss_{name}_dn{suffix}": zero for suffix in suffixes for name in names}
+        dn, groups = predictions.dn, predictions.groups
+        pairs = _known_pairs(targets, groups, dn.pred_logits)
+        parts = {}
+        for suffix in suffixes:
+            layer = dn.aux[int(suffix[1:])] if suffix else dn
+            losses = self._losses(layer, targets, pairs, objects * groups, rand, f"{_stage(suffix)}_dn", masks=masks)
+            parts |= {f"loss_{name}_dn{suffix}": value for name, value in losses.items()}
+        return parts
+
+    def _losses(
+        self,
+        layer: QueryPredictions,
+        targets: Sequence[Target],
+        pairs: Pairs,
+        objects: Tensor,
+        rand: Rand,
+        stage: str,
+        *,
+        masks: bool,
+    ) -> dict[str, Tensor]:
+        precision = at_least_float32(layer.pred_logits.dtype)
+        labels = torch.cat([target["labels"] for target in targets]).long()[pairs.objects]
+        losses = {"ce": self._class_loss(layer.pred_logits.to(precision), pairs, labels, objects)}
+        if masks:
+            own = self._masks(layer)[pairs.images, pairs.queries].to(precision)
+            theirs = torch.cat([target["masks"].to(precision) for target in targets])[pairs.objects]
+            losses["mask"], losses["dice"] = self._mask_losses(own, theirs, objects, rand, stage)
+        boxes = layer.pred_boxes[pairs.images, pairs.queries].to(precision)
+        target_boxes = torch.cat([target["boxes"] for target in targets]).to(precision)[pairs.objects]
+        if self.things is not None:
+            kept = torch.isin(labels, torch.tensor(list(self.things), device=labels.device))
+            boxes, target_boxes = boxes[kept], target_boxes[kept]
+        losses["bbox"] = (boxes - target_boxes).abs().sum() / objects
+        losses["giou"] = (1 - giou(boxes, target_boxes)).sum() / objects
+        return losses
+
+    def _class_loss(self, logits: Tensor, pairs: Pairs, labels: Tensor, objects: Tensor) -> Tensor:
+        if self.softmax_classes:
+            target = labels.new_full(logits.shape[:2], self.num_classes)
+            target[pairs.images, pairs.queries] = labels
+            weight = logits.new_ones(self.num_classes + 1)
+            weight[-1] = 0.1
+            return F.cross_entropy(logits.transpose(1, 2), target, weight)
+        target = torch.zeros_like(logits)
+        target[pairs.images, pairs.queries, labels] = 1
+        ce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        miss = torch.where(target > 0, 1 - logits.sigmoid(), logits.sigmoid())
+        return ((0.75 - 0.5 * target) * miss**2 * ce).sum() / objects
+
+    def _mask_losses(
+        self, logits: Tensor, target: Tensor, objects: Tensor, rand: Rand, stage: str
+    ) -> tuple[Tensor, Tensor]:
+        """Binary cross-entropy and Dice at points of the pairs' maps: (R, h, w) and (R, H, W)."""
+        with torch.no_grad():
+            points = self._uncertain_points(logits, rand, stage)
+            labels = read_points(target, points)
+        x = read_points(logits, points)
+        mask = F.binary_cross_entropy_with_logits(x, labels, reduction="none").mean(dim=1).sum() / objects
+        p = x.sigmoid()
+        dice = 1 - (2 * (p * labels).sum(dim=1) + 1) / (p.sum(dim=1) + labels.sum(dim=1) + 1)
+        return mask, dice.sum() / objects
+
+    def _uncertain_points(self, logits: Tensor, rand: Rand, stage: str) -> Tensor:
+        rows = len(logits)
+        candidates = rand(f"points/{stage}/over", (rows, self.candidates, 2)).to(logits)
+        doubt = -read_points(logits, candidates).abs()
+        chosen = torch.topk(doubt, self.important, dim=1).indices
+        chosen_points = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
+        further = rand(f"points/{stage}/rand", (rows, self.num_points - self.important, 2)).to(logits)
+        return torch.cat([chosen_points, further], dim=1)
+
+    def _masks(self, layer: QueryPredictions) -> Tensor:
+        if layer.pred_masks is None:
+            raise ValueError("the layers before the last have no masks in evaluation; call forward_queries with targets")
+        return layer.pred_masks
+
+    def _number_of_objects(self, targets: Sequence[Target], device: torch.device) -> Tensor:
+        number = torch.tensor(float(sum(len(target["labels"]) for target in targets)), device=device)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(number)
+            number = number / distributed.get_world_size()
+        return number.clamp(min=1)
+
+
+def _stage(suffix: str) -> str:
+    """Name of a layer in the names of its draws."""
+    if suffix in ("", "_interm"):
+        return suffix[1:] or "last"
+    return f"aux{suffix[1:]}"
+
+
+def _known_pairs(targets: Sequence[Target], groups: int, like: Tensor) -> Pairs:
+    """Slot and object of every denoising query that has one: image by image, group by group."""
+    counts = [len(target["labels"]) for target in targets]
+    size = like.shape[1] // groups
+    rows = []
+    before = 0
+    for image, count in enumerate(counts):
+        rows += [(image, k * size + j, before + j) for k in range(groups) for j in range(count)]
+        before += count
+    images, queries, objects = torch.tensor(rows, dtype=torch.long, device=like.device).view(-1, 3).unbind(1)
+    return Pairs(images, queries, objects)

@@ -1,0 +1,141 @@
+"""Mask DINO: queries that answer for objects with a class, a box and a mask."""
+
+from collections.abc import Iterator, Sequence
+from typing import Unpack
+
+from torch import Tensor, nn
+
+from brainseg.models.base import SegmentationModel, check_count, check_counts, describe_features
+from brainseg.models.mask_dino.backbone import REDUCTIONS, SmallBackbone, TimmBackbone
+from brainseg.models.mask_dino.criterion import SetCriterion
+from brainseg.models.mask_dino.head import HeadArguments, MaskDINOHead
+from brainseg.models.mask_dino.postprocessing import semantic_logits
+from brainseg.models.mask_dino.predictions import QueryPredictions
+from brainseg.models.mask_dino.randomness import Rand
+from brainseg.models.mask_dino.targets import Target
+
+
+class MaskDINO(SegmentationModel):
+    """Mask DINO (Li et al. 2022, arXiv:2206.02777, figure 2), equal to the authors' code.
+
+    `forward` gives logits of each class, as every network here; `forward_queries` gives the queries' own predictions,
+    from which `criterion` computes the loss that the network is trained with. The defaults are the authors' settings
+    for ResNet-50 with three scales.
+
+    Args:
+        in_channels: channels of the image, C.
+        num_classes: number of classes, K.
+        backbone: "small" for a network of our own, or the name of a timm backbone with features of strides 4, 8, 16
+            and 32. For a backbone that is neither take `MaskDINOHead`.
+        channels: widths of the four stages of the small backbone, multiples of 8; default 32, 64, 128, 256.
+        pretrained: start a timm backbone from its weights, downloaded and adapted to `in_channels`.
+        frozen_norms: batch norms of a timm backbone keep their statistics and weights.
+        feature_norms: a layer norm on each feature of a timm backbone, as the published Swin weights have it.
+        head: all further arguments are those of `MaskDINOHead`.
+
+    Shape:
+        images (B, C, H, W) floating point, H and W at least 64 -> logits (B, K, H, W), contiguous. Sides are padded to
+        a multiple of 32 with zeros.
+
+    Raises:
+        ValueError: arguments out of range or that exclude each other; images that do not fit.
+
+    Example:
+        >>> model = MaskDINO(in_channels=1, backbone="small", hidden_dim=64, conv_dim=64, mask_dim=64).eval()
+        >>> model(torch.rand(1, 1, 97, 129)).shape
+        torch.Size([1, 1, 97, 129])
+    """
+
+    stride = 32
+    minimum_side = 64
+    padding_mode = "constant"
+    class_modules = ("query_head.class_embed", "query_head.denoising.label_enc")
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 1,
+        *,
+        backbone: str = "resnet50",
+        channels: Sequence[int] | None = None,
+        pretrained: bool = False,
+        frozen_norms: bool = True,
+        feature_norms: bool = False,
+        **head: Unpack[HeadArguments],
+    ) -> None:
+        in_channels = check_count("in_channels", in_channels)
+        num_classes = check_count("num_classes", num_classes)
+        if isinstance(backbone, nn.Module):
+            raise ValueError(
+                "backbone must be a name, so that the model can be saved and built again; for a module of your own use "
+                "MaskDINOHead(feature_channels)(features)"
+            )
+        features: SmallBackbone | TimmBackbone
+        if backbone == "small":
+            if pretrained or feature_norms:
+                raise ValueError("pretrained and feature_norms are for a timm backbone; name one by backbone=")
+            channels = check_counts("channels", (32, 64, 128, 256) if channels is None else channels, 4)
+            if any(width % 8 for width in channels):
+                raise ValueError(f"channels must be multiples of 8 (group norms), got {channels}")
+            features = SmallBackbone(in_channels, channels)
+        else:
+            if channels is not None:
+                raise ValueError(f"channels are the widths of backbone='small', and {backbone!r} has its own")
+            features = TimmBackbone(
+                backbone, in_channels, pretrained=pretrained, frozen_norms=frozen_norms, feature_norms=feature_norms
+            )
+        query_head = MaskDINOHead(features.channels, num_classes, **head)
+        super().__init__(
+            in_channels,
+            num_classes,
+            backbone=backbone,
+            channels=channels,
+            frozen_norms=frozen_norms,
+            feature_norms=feature_norms,
+            **query_head.arguments,
+        )
+        self.backbone = features
+        self.query_head = query_head
+        self.stems = tuple(f"backbone.{stem}" for stem in features.stems)
+        self.feature_info = describe_features(
+            features.channels, REDUCTIONS, [f"backbone.{box}" for box in features.boxes]
+        )
+
+    @property
+    def criterion(self) -> SetCriterion:
+        """The loss of `forward_queries`: (predictions, targets) -> (total, parts)."""
+        return self.query_head.criterion
+
+    def forward_queries(
+        self, images: Tensor, targets: Sequence[Target] | None = None, *, rand: Rand | None = None
+    ) -> QueryPredictions:
+        """The queries' own predictions.
+
+        Args:
+            images: as for `forward`.
+            targets: one for each image: `labels` (n,), `boxes` (n, 4) in units of the image's width and height, `masks`
+                (n, H, W). In training they are noised to become further queries. With targets, or in training, all
+                layers predict masks, as `criterion` needs them.
+            rand: (name, shape) -> uniform numbers in [0, 1), for the noise; torch's generator by default.
+
+        Raises:
+            ValueError: images or targets that do not fit.
+        """
+        self._check(images)
+        predictions: QueryPredictions = self.query_head(self.encode(self._pad(images)), targets, rand=rand)
+        return predictions
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        features: list[Tensor] = self._run(self.backbone, x)
+        return features
+
+    def decode(self, features: list[Tensor]) -> Iterator[Tensor]:
+        yield semantic_logits(self.query_head(features))
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.config["num_classes"] = check_count("num_classes", num_classes)
+        self.query_head.reset_classifier(num_classes)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        super().set_grad_checkpointing(enable)
+        self.query_head.set_grad_checkpointing(enable)

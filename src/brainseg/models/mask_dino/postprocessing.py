@@ -1,0 +1,242 @@
+"""From queries to maps of classes, to instances and to segments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brainseg.models.mask_dino.positions import at_least_float32
+from brainseg.models.mask_dino.predictions import QueryPredictions
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Objects of one image, best first.
+
+    Attributes:
+        scores: (r,) probability of the class times the mean of the mask's probability over its pixels.
+        classes: (r,) indices.
+        boxes: (r, 4) corners x0, y0, x1, y1 in pixels of the output, not clipped to it.
+        masks: (r, H', W') bool.
+    """
+
+    scores: Tensor
+    classes: Tensor
+    boxes: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a panoptic map: its number there, its class, and whether it is an object of its own."""
+
+    id: int
+    class_index: int
+    is_thing: bool
+
+
+def semantic_logits(predictions: QueryPredictions, image_size: Size | None = None) -> Tensor:
+    """Logits of each class: those of the query that says most surely "this class, here".
+
+    With class logits a and mask logits b, c and m their sigmoids, the probability is the largest c * m of all queries;
+    the logit of one product is -logsumexp(-a, -b, -a - b), exact and finite. The maximum, not the sum of
+    `semantic_inference`: hundreds of hesitant queries would add up to tumour in healthy tissue.
+
+    Args:
+        predictions: of `forward_queries`.
+        image_size: height and width before padding; the padded size by default.
+
+    Returns:
+        (B, K, H, W) in float32 at least.
+    """
+    masks = _full_size(predictions, image_size)
+    logits = predictions.pred_logits.to(masks.dtype)
+    if predictions.softmax:
+        logits = _one_against_others(logits)
+    maps = []
+    for a in logits.unbind(dim=2):  # class by class: a map a query and class at once would not fit the memory
+        a = a[:, :, None, None]
+        # log(e^-a + e^-b + e^(-a-b)) = log(e^-a + e^-b (1 + e^-a))
+        maps.append(-torch.logaddexp(-a, F.softplus(-a) - masks).amin(dim=1))
+    return torch.stack(maps, dim=1)
+
+
+def semantic_inference(
+    predictions: QueryPredictions,
+    image_size: Size | None = None,
+    output_size: Size | None = None,
+    *,
+    temperature: float | None = None,
+    resize_last: bool = False,
+) -> Tensor:
+    """The authors' semantic result: the sum over queries of class times mask probability, for an argmax over classes.
+
+    Args:
+        predictions: of `forward_queries`.
+        image_size: height and width before padding; the padded size by default.
+        output_size: height and width of the result; `image_size` by default.
+        temperature: None for the probabilities of the classes; a number (authors: 0.06) for their softmax over it.
+        resize_last: crop and resize the result and not the mask logits.
+
+    Returns:
+        (B, K, H', W'), values from 0 that may exceed 1.
+    """
+    late = (image_size, output_size)
+    masks = _full_size(predictions, *((None, None) if resize_last else late)).sigmoid()
+    result = torch.einsum("bqk,bqhw->bkhw", _class_scores(predictions, temperature).to(masks.dtype), masks)
+    return _crop_and_resize(result, *late) if resize_last else result
+
+
+def instance_inference(
+    predictions: QueryPredictions,
+    image_size: Size | None = None,
+    output_size: Size | None = None,
+    *,
+    topk: int = 100,
+    things: Sequence[int] | None = None,
+) -> list[Instances]:
+    """The most probable pairs of query and class of each image; a query may occur with several classes.
+
+    Args:
+        predictions: of `forward_queries`.
+        image_size: height and width before padding; the padded size by default.
+        output_size: height and width of the result; `image_size` by default.
+        topk: number of pairs, at most Q * K.
+        things: classes that are kept, after the choice; None for all.
+    """
+    masks = _full_size(predictions, image_size, output_size)
+    probabilities = _class_scores(predictions, None).to(masks.dtype)
+    num_classes = probabilities.shape[2]
+    padded = _padded_size(predictions)
+    height, width = image_size or padded
+    to_output = predictions.pred_boxes.new_tensor(
+        [masks.shape[-1] * padded[1] / width, masks.shape[-2] * padded[0] / height] * 2
+    )
+    results = []
+    for p, logits, boxes in zip(probabilities, masks, predictions.pred_boxes, strict=True):
+        scores, chosen = torch.topk(p.flatten(), min(topk, p.numel()))
+        queries, classes = chosen // num_classes, chosen % num_classes
+        if things is not None:
+            kept = _is_thing(classes, things)
+            scores, queries, classes = scores[kept], queries[kept], classes[kept]
+        own = logits[queries]
+        mask = own > 0
+        sure = (own.sigmoid() * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) + 1e-6)
+        scores, order = (scores * sure).sort(descending=True, stable=True)
+        center, size = boxes[queries].split(2, dim=1)
+        corners = torch.cat([center - size / 2, center + size / 2], dim=1) * to_output
+        results.append(Instances(scores, classes[order], corners[order], mask[order]))
+    return results
+
+
+def panoptic_inference(
+    predictions: QueryPredictions,
+    things: Sequence[int],
+    image_size: Size | None = None,
+    output_size: Size | None = None,
+    *,
+    object_mask_threshold: float = 0.25,
+    overlap_threshold: float = 0.8,
+    temperature: float | None = 0.06,
+) -> list[tuple[Tensor, list[Segment]]]:
+    """Each pixel to one segment: every object of a "thing" class, every other class as a whole.
+
+    Args:
+        predictions: of `forward_queries`.
+        things: classes whose objects are segments of their own.
+        image_size: height and width before padding; the padded size by default.
+        output_size: height and width of the result; `image_size` by default.
+        object_mask_threshold: queries of a lower class probability are left out.
+        overlap_threshold: a segment keeps at least this share of its mask, or is left out.
+        temperature: as for `semantic_inference`; classes and scores of the kept queries are those of the softmax.
+
+    Returns:
+        for each image the map (H', W') of segment numbers from 1, 0 where there is none, and its segments.
+    """
+    masks = _full_size(predictions, image_size, output_size).sigmoid()
+    plain, sharp = (_class_scores(predictions, t) for t in (None, temperature))
+    results = []
+    for image, m in enumerate(masks):
+        kept = plain[image].amax(dim=1) > object_mask_threshold
+        if predictions.softmax:  # "no object" is the likeliest class
+            kept &= predictions.pred_logits[image].argmax(dim=1) < plain.shape[2]
+        scores, classes = sharp[image][kept].to(m.dtype).max(dim=1)
+        results.append(_segments(m[kept], scores, classes, things, overlap_threshold))
+    return results
+
+
+def _segments(
+    masks: Tensor, scores: Tensor, classes: Tensor, things: Sequence[int], overlap_threshold: float
+) -> tuple[Tensor, list[Segment]]:
+    result = torch.zeros(masks.shape[-2:], dtype=torch.long, device=masks.device)
+    segments: list[Segment] = []
+    if len(masks) == 0:
+        return result, segments
+    owner = (scores[:, None, None] * masks).argmax(dim=0)
+    whole = masks >= 0.5
+    owned = owner == torch.arange(len(masks), device=masks.device)[:, None, None]
+    counts = torch.stack([x.sum(dim=(1, 2)) for x in (owned, whole, owned & whole)], dim=1).tolist()
+    stuff: dict[int, int] = {}
+    for index, (class_index, (own, original, both)) in enumerate(zip(classes.tolist(), counts, strict=True)):
+        if not (own and original and both) or own / original < overlap_threshold:
+            continue
+        is_thing = class_index in things
+        number = len(segments) + 1
+        if not is_thing:
+            number = stuff.setdefault(class_index, number)
+        result[owned[index] & whole[index]] = number
+        if number > len(segments):
+            segments.append(Segment(number, class_index, is_thing))
+    return result, segments
+
+
+def _class_scores(predictions: QueryPredictions, temperature: float | None) -> Tensor:
+    """(B, Q, K) probabilities of the classes, "no object" left out; with a temperature their sharpened shares."""
+    logits = predictions.pred_logits.to(at_least_float32(predictions.pred_logits.dtype))
+    if predictions.softmax:
+        return logits.softmax(dim=-1)[..., :-1]
+    return logits.sigmoid() if temperature is None else (logits.sigmoid() / temperature).softmax(dim=-1)
+
+
+def _one_against_others(logits: Tensor) -> Tensor:
+    """The logit of each class's softmax probability; "no object" left out."""
+    classes = logits.shape[-1]
+    others = logits[..., None, :].masked_fill(torch.eye(classes, dtype=torch.bool, device=logits.device), -torch.inf)
+    return (logits - others.logsumexp(dim=-1))[..., :-1]
+
+
+def _is_thing(classes: Tensor, things: Sequence[int]) -> Tensor:
+    return torch.isin(classes, torch.tensor(list(things), device=classes.device, dtype=classes.dtype))
+
+
+def _padded_size(predictions: QueryPredictions) -> Size:
+    height, width = _masks(predictions).shape[-2:]
+    return 4 * height, 4 * width
+
+
+def _masks(predictions: QueryPredictions) -> Tensor:
+    if predictions.pred_masks is None:
+        raise ValueError("these are predictions of a layer before the last, without masks; give the last layer's")
+    return predictions.pred_masks
+
+
+def _full_size(
+    predictions: QueryPredictions, image_size: Size | None = None, output_size: Size | None = None
+) -> Tensor:
+    """Mask logits of the output's size, in float32 at least."""
+    masks = _masks(predictions)
+    masks = masks.to(at_least_float32(masks.dtype))
+    masks = F.interpolate(masks, scale_factor=4.0, mode="bilinear", align_corners=False)
+    return _crop_and_resize(masks, image_size, output_size)
+
+
+def _crop_and_resize(x: Tensor, image_size: Size | None, output_size: Size | None) -> Tensor:
+    if image_size is not None:
+        x = x[..., : image_size[0], : image_size[1]]
+    if output_size is not None:
+        x = F.interpolate(x, size=output_size, mode="bilinear", align_corners=False)
+    return x

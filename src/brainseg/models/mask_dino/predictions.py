@@ -1,0 +1,30 @@
+"""What the network says of its queries."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class QueryPredictions:
+    """Predictions of the queries by one layer; those of the last layer hold all others.
+
+    Attributes:
+        pred_logits: (B, Q, K) class logits; (B, Q, K + 1) with softmax classes, "no object" last.
+        pred_masks: (B, Q, H/4, W/4) mask logits; None for the layers before the last in evaluation without targets.
+        pred_boxes: (B, Q, 4) centre and size in units of the padded image.
+        aux: those before the first layer (unless without initial prediction) and of each layer but the last.
+        interm: those of the selected tokens of the encoder; None for one-stage queries.
+        dn: those of the denoising queries, with `aux` of their own; None without denoising.
+        groups: number of denoising groups in `dn`.
+        softmax: the classes exclude each other, and "no object" is the last of `pred_logits`.
+    """
+
+    pred_logits: Tensor
+    pred_masks: Tensor | None
+    pred_boxes: Tensor
+    aux: list["QueryPredictions"] = field(default_factory=list)
+    interm: "QueryPredictions | None" = None
+    dn: "QueryPredictions | None" = None
+    groups: int = 0
+    softmax: bool = False
