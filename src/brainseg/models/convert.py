@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from brainseg.models.convert_mask_dino import mask_dino_config, mask_dino_keys
 
 _PAIR = ("weight", "bias")
 _BATCH_NORM = (*_PAIR, "running_mean", "running_var", "num_batches_tracked")
@@ -79,9 +82,14 @@ def _config(state_dict: Mapping[str, Tensor], stages: Iterable[str], head: str) 
     }
 
 
-_SOURCES: dict[str, tuple[dict[str, str], Callable[[Mapping[str, Tensor]], dict[str, Any]]]] = {
-    "UNeXt-pytorch": (_unext_keys(), _unext_config),
-    "brain-segmentation-pytorch": (_unet_keys(), _unet_config),
+# For each source: official key -> ours, or None where ours needs no such tensor; and the arguments, both of what is given.
+_SOURCES: dict[
+    str,
+    tuple[Callable[[Mapping[str, Tensor]], Mapping[str, str | None]], Callable[[Mapping[str, Tensor]], dict[str, Any]]],
+] = {
+    "UNeXt-pytorch": (lambda _: _unext_keys(), _unext_config),
+    "brain-segmentation-pytorch": (lambda _: _unet_keys(), _unet_config),
+    "MaskDINO": (mask_dino_keys, mask_dino_config),
 }
 
 
@@ -91,21 +99,32 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[st
     Weights want the input that they were trained on. The training code of UNeXt-pytorch reads images in the order
     blue, green, red, takes ImageNet's mean and deviation of values in [0, 1] off them, and divides by 255 once more.
     That of brain-segmentation-pytorch clips a patient's volume to its 10th to 99th percentile and standardises each
-    channel over the whole volume; its network ends in a sigmoid, of which ours gives the logits.
+    channel over the whole volume; its network ends in a sigmoid, of which ours gives the logits. Mask DINO takes red, green,
+    blue with ImageNet's mean and deviation taken off, as `Normalize` does to values in [0, 1].
 
     Args:
         state_dict: as the official code saves it; a `module.` in front of every key is dropped.
-        source: "UNeXt-pytorch" (github.com/jeya-maria-jose/UNeXt-pytorch, classes `UNext` and `UNext_S`) or
-            "brain-segmentation-pytorch" (github.com/mateuszbuda/brain-segmentation-pytorch, class `UNet`).
+        source: "UNeXt-pytorch" (github.com/jeya-maria-jose/UNeXt-pytorch, classes `UNext` and `UNext_S`),
+            "brain-segmentation-pytorch" (github.com/mateuszbuda/brain-segmentation-pytorch, class `UNet`) or "MaskDINO"
+            (github.com/IDEA-Research/MaskDINO, with a ResNet or Swin backbone).
 
     Returns:
         a new dict of the same tensors.
 
     Raises:
-        ValueError: an unknown source, or missing or unknown keys.
+        ValueError: an unknown source, missing or unknown keys, or names of one tensor that hold different ones.
     """
     keys, given = _read(state_dict, source)
-    return {ours: given[theirs] for theirs, ours in keys.items()}
+    converted: dict[str, Tensor] = {}
+    first: dict[str, str] = {}
+    for theirs, ours in keys.items():
+        if ours is None or theirs not in given:
+            continue
+        if ours in converted and not torch.equal(converted[ours], given[theirs]):
+            raise ValueError(f"{theirs} and {first[ours]} must be the same tensor, and differ: the file is damaged")
+        converted.setdefault(ours, given[theirs])
+        first.setdefault(ours, theirs)
+    return converted
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Any]:
@@ -117,7 +136,8 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
 
     Returns:
         `in_channels`, `num_classes` and `channels`, of `UNeXt` for "UNeXt-pytorch" and of `UNet` for
-        "brain-segmentation-pytorch".
+        "brain-segmentation-pytorch"; those of `MaskDINO` that leave a trace in "MaskDINO". Without one are the number
+        of queries unless they are learned (300), `init_box` ("bitmask" with two stages), `initial_prediction` (True).
 
     Raises:
         ValueError: as `convert_state_dict`.
@@ -142,13 +162,16 @@ def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return given
 
 
-def _read(state_dict: Mapping[str, Tensor], source: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The table of the source's keys, and the state dict with exactly these keys."""
+def _read(state_dict: Mapping[str, Tensor], source: str) -> tuple[Mapping[str, str | None], dict[str, Tensor]]:
+    """The table of the source's keys, and the state dict with all that ours needs and no others."""
     if source not in _SOURCES:
         raise ValueError(f"unknown source {source!r}; known are {', '.join(map(repr, _SOURCES))}")
-    keys, _ = _SOURCES[source]
+    find_keys, _ = _SOURCES[source]
     given = without_prefix(state_dict)
-    missing, unknown = sorted(keys.keys() - given.keys()), sorted(given.keys() - keys.keys())
+    keys = find_keys(given)
+    found = {keys[key] for key in given.keys() & keys.keys()}
+    missing = sorted(theirs for theirs, ours in keys.items() if ours is not None and ours not in found)
+    unknown = sorted(given.keys() - keys.keys())
     if missing or unknown:
         raise ValueError(
             f"this is no state dict of {source}: missing keys {missing or 'none'}, unknown keys {unknown or 'none'}; "

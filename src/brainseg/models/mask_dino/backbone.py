@@ -92,7 +92,9 @@ class TimmBackbone(nn.Module):
             freeze_batch_norm_2d(self.encoder)
         reductions = self.encoder.reductions
         if not set(REDUCTIONS) <= set(reductions):
-            raise ValueError(f"backbone {name!r} has features of strides {reductions}, and Mask DINO needs 4, 8, 16, 32")
+            raise ValueError(
+                f"backbone {name!r} has features of strides {reductions}, and Mask DINO needs 4, 8, 16, 32"
+            )
         self.chosen = [reductions.index(reduction) for reduction in REDUCTIONS]
         self.channels = [self.encoder.channels[i] for i in self.chosen]
         self.boxes = [f"encoder.{self.encoder.boxes[i]}" for i in self.chosen]

@@ -187,7 +187,9 @@ class SetCriterion(nn.Module):
 
     def _masks(self, layer: QueryPredictions) -> Tensor:
         if layer.pred_masks is None:
-            raise ValueError("the layers before the last have no masks in evaluation; call forward_queries with targets")
+            raise ValueError(
+                "the layers before the last have no masks in evaluation; call forward_queries with targets"
+            )
         return layer.pred_masks
 
     def _number_of_objects(self, targets: Sequence[Target], device: torch.device) -> Tensor:

@@ -64,7 +64,9 @@ class DeformableAttention(nn.Module):
     def __init__(self, channels: int, levels: int, *, heads: int = 8, points: int = 4) -> None:
         super().__init__()
         if channels % heads:
-            raise ValueError(f"deformable attention needs channels that are a multiple of {heads} heads, got {channels}")
+            raise ValueError(
+                f"deformable attention needs channels that are a multiple of {heads} heads, got {channels}"
+            )
         self.heads, self.levels, self.points = heads, levels, points
         self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
         self.attention_weights = nn.Linear(channels, heads * levels * points)

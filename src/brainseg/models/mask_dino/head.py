@@ -295,7 +295,9 @@ class MaskDINOHead(nn.Module):
         if torch.compiler.is_compiling():
             return
         if isinstance(features, Mapping):
-            raise TypeError(f"features must be a list, fine to coarse, got a dict; use [features[n] for n in {FEATURES}]")
+            raise TypeError(
+                f"features must be a list, fine to coarse, got a dict; use [features[n] for n in {FEATURES}]"
+            )
         found = [tuple(x.shape) for x in features]
         height, width = found[0][2:]
         expected = [
@@ -353,18 +355,16 @@ def checked_arguments(given: HeadArguments) -> dict[str, Any]:
             f"init_box={a['init_box']!r} and learn_content={a['learn_content']}"
         )
     if a["init_box"] != "no" and not a["initial_prediction"]:
-        raise ValueError(f"init_box={a['init_box']!r} takes boxes from initial predictions; set initial_prediction=True")
+        raise ValueError(
+            f"init_box={a['init_box']!r} takes boxes from initial predictions; set initial_prediction=True"
+        )
     return a
 
 
 def _join(first: Queries, second: Queries) -> Queries:
-    return Queries(
-        torch.cat([first.content, second.content], dim=1), torch.cat([first.anchors, second.anchors], dim=1)
-    )
+    return Queries(torch.cat([first.content, second.content], dim=1), torch.cat([first.anchors, second.anchors], dim=1))
 
 
 def _part(layer: QueryPredictions, which: slice) -> QueryPredictions:
     masks = None if layer.pred_masks is None else layer.pred_masks[:, which]
-    return QueryPredictions(
-        layer.pred_logits[:, which], masks, layer.pred_boxes[:, which], softmax=layer.softmax
-    )
+    return QueryPredictions(layer.pred_logits[:, which], masks, layer.pred_boxes[:, which], softmax=layer.softmax)

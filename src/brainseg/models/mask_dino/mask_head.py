@@ -63,6 +63,6 @@ def _init(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-def _conv(in_channels: int, channels: int, *, kernel_size: int, norm: bool) -> nn.Module:
+def _conv(in_channels: int, channels: int, *, kernel_size: int, norm: bool) -> nn.Sequential:
     conv = _init(nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=not norm))
-    return nn.Sequential(conv, nn.GroupNorm(32, channels)) if norm else conv
+    return nn.Sequential(conv, *([nn.GroupNorm(32, channels)] if norm else []))

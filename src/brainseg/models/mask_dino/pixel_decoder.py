@@ -137,9 +137,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         init_matrices(self.ffn)
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, points: Tensor, shapes: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, points: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         tokens = self.norm1(tokens + self.drop(self.self_attn(tokens + positions, points, tokens, shapes)))
         output: Tensor = self.norm2(tokens + self.ffn(tokens))
         return output

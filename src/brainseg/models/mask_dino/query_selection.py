@@ -114,7 +114,10 @@ def mask_anchors(mask_logits: Tensor, init_box: InitBox) -> Tensor:
     y0, y1, _ = _span(masks.any(dim=-1))
     if init_box == "bitmask":
         x1, y1 = x1 + 1, y1 + 1
-    corners = torch.stack([x0 + x1, y0 + y1, 2 * (x1 - x0), 2 * (y1 - y0)], dim=-1).to(at_least_float32(mask_logits.dtype)) / 2
+    corners = (
+        torch.stack([x0 + x1, y0 + y1, 2 * (x1 - x0), 2 * (y1 - y0)], dim=-1).to(at_least_float32(mask_logits.dtype))
+        / 2
+    )
     nothing = corners.new_tensor([0.0, 0.0, 0.0, 0.0] if init_box == "bitmask" else [1.0, 1.0, 0.0, 0.0])
     boxes = torch.stack([corners[..., 0::2] / width, corners[..., 1::2] / height], dim=-1).flatten(-2)
     return inverse_sigmoid(torch.where(empty[..., None], nothing, boxes))

@@ -72,7 +72,7 @@ class TransformerDecoder(nn.Module):
         # Boxes keep float32 under autocast: half types round them to some pixels.
         boxes = anchors.to(at_least_float32(anchors.dtype)).sigmoid()
         states = [DecoderState(content, boxes)]
-        reference = boxes.detach()
+        reference = boxes  # which learned anchors are trained through, unlike the refined boxes below
         for layer in self.layers:
             position = self.ref_point_head(sine_boxes(reference, content.shape[-1] // 2).to(content.dtype))
             content = run(
