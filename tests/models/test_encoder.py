@@ -151,7 +151,7 @@ def test_an_unknown_tag_and_a_pretrained_that_is_no_bool_are_refused() -> None:
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        ("vit_tiny_patch16_224", r"features of strides \[16, 16, 16\], and a U-Net needs each to be twice"),
+        ("vit_tiny_patch16_224", r"features of strides \[16, 16, 16\], and a decoder needs each to be twice"),
         ("maxvit_tiny_tf_224", "takes no image of 96x128 pixels .* not bound to one size"),
         ("inception_v3", r"gives features of shapes .*\(1, 64, 45, 61\).* needs .*\(1, 64, 48, 64\)"),
     ],

@@ -4,16 +4,38 @@ from brainseg.models.base import SegmentationModel
 from brainseg.models.convert import config_from_state_dict, convert_state_dict
 from brainseg.models.costs import ModelSummary, StageSummary, summary
 from brainseg.models.files import load_weights
+from brainseg.models.mask_dino import (
+    DeformableAttention,
+    Denoising,
+    HungarianMatcher,
+    MaskDINO,
+    MaskDINOHead,
+    MaskHead,
+    PixelDecoder,
+    QueryPredictions,
+    SetCriterion,
+    TransformerDecoder,
+)
 from brainseg.models.registry import create_model, list_models
 from brainseg.models.resunet import ResUNet
 from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
 
 __all__ = [
+    "DeformableAttention",
+    "Denoising",
+    "HungarianMatcher",
+    "MaskDINO",
+    "MaskDINOHead",
+    "MaskHead",
     "ModelSummary",
+    "PixelDecoder",
+    "QueryPredictions",
     "ResUNet",
     "SegmentationModel",
+    "SetCriterion",
     "StageSummary",
+    "TransformerDecoder",
     "UNeXt",
     "UNet",
     "config_from_state_dict",

@@ -33,8 +33,12 @@ class SegmentationModel(nn.Module):
     """
 
     stride: int
-    """Sides are padded to a multiple of it: at the bottom and right, by replication, cropped off the logits again."""
+    """Sides are padded to a multiple of it: at the bottom and right, cropped off the logits again."""
     minimum_side: ClassVar[int] = 32
+    padding_mode: ClassVar[str] = "replicate"
+    """As for `torch.nn.functional.pad`."""
+    class_modules: ClassVar[tuple[str, ...]] = ("head", "auxiliary_heads")
+    """Where weights have a row for each class, by the names of the modules."""
     stems: tuple[str, ...]
     """The convolutions that read the image, by their names in the network."""
     decoder_stride: int = 1
@@ -47,16 +51,21 @@ class SegmentationModel(nn.Module):
         super().__init_subclass__()
         SegmentationModel.classes[cls.__name__] = cls
 
-    def __init__(self, in_channels: int, num_classes: int, *, deep_supervision: bool = False, **arguments: Any) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, *, deep_supervision: bool | None = None, **arguments: Any
+    ) -> None:
         super().__init__()
         in_channels = check_count("in_channels", in_channels)
         num_classes = check_count("num_classes", num_classes)
-        if not isinstance(deep_supervision, bool):
-            raise ValueError(f"deep_supervision must be True or False, got {deep_supervision!r}")
         config = {"in_channels": in_channels, "num_classes": num_classes, **arguments}
-        self.config: dict[str, Any] = json.loads(json.dumps({**config, "deep_supervision": deep_supervision}))
+        if deep_supervision is not None:  # a network without auxiliary heads knows no such argument
+            if not isinstance(deep_supervision, bool):
+                raise ValueError(f"deep_supervision must be True or False, got {deep_supervision!r}")
+            config["deep_supervision"] = deep_supervision
+        self.config: dict[str, Any] = json.loads(json.dumps(config))
         self.normalization: dict[str, Any] | None = None
         self.grad_checkpointing = False
+        self.auxiliary_heads = nn.ModuleList()
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Encoder features, shallow to deep, of an image whose sides are multiples of `stride`."""
@@ -85,7 +94,7 @@ class SegmentationModel(nn.Module):
                 reduction = self.decoder_stride * 2 ** (boxes - level)
                 coarser.append(self._cropped(self.auxiliary_heads[level](x), height, width, reduction))
         logits = self._logits(x, height, width)
-        return [logits, *reversed(coarser)] if self.training and self.config["deep_supervision"] else logits
+        return [logits, *reversed(coarser)] if self.training and self.config.get("deep_supervision") else logits
 
     @overload
     def forward_intermediates(self, images: Tensor, *, intermediates_only: Literal[True]) -> list[Tensor]: ...
@@ -201,7 +210,7 @@ class SegmentationModel(nn.Module):
         # A multiple of a quotient and no remainder: the compilers' shape inference knows what 32 * n / 2 is.
         bottom = self.stride * _ceil_div(height, self.stride) - height
         right = self.stride * _ceil_div(width, self.stride) - width
-        return images if _is_zero(bottom, right) else F.pad(images, (0, right, 0, bottom), mode="replicate")
+        return images if _is_zero(bottom, right) else F.pad(images, (0, right, 0, bottom), self.padding_mode)
 
     def _logits(self, finest: Tensor, height: int, width: int) -> Tensor:
         logits: Tensor = self.head(finest)

@@ -82,7 +82,7 @@ def _config(state_dict: Mapping[str, Tensor], stages: Iterable[str], head: str) 
     }
 
 
-# For each source: official key -> ours, or None where ours needs no such tensor; and the arguments, both of what is given.
+# For each source two functions of what is given: official key -> ours, or None where ours has no use for it; arguments.
 _SOURCES: dict[
     str,
     tuple[Callable[[Mapping[str, Tensor]], Mapping[str, str | None]], Callable[[Mapping[str, Tensor]], dict[str, Any]]],
@@ -99,8 +99,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[st
     Weights want the input that they were trained on. The training code of UNeXt-pytorch reads images in the order
     blue, green, red, takes ImageNet's mean and deviation of values in [0, 1] off them, and divides by 255 once more.
     That of brain-segmentation-pytorch clips a patient's volume to its 10th to 99th percentile and standardises each
-    channel over the whole volume; its network ends in a sigmoid, of which ours gives the logits. Mask DINO takes red, green,
-    blue with ImageNet's mean and deviation taken off, as `Normalize` does to values in [0, 1].
+    channel over the whole volume; its network ends in a sigmoid, of which ours gives the logits. Mask DINO takes red,
+    green, blue, standardised by ImageNet's mean and deviation.
 
     Args:
         state_dict: as the official code saves it; a `module.` in front of every key is dropped.

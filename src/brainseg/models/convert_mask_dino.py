@@ -62,7 +62,7 @@ def mask_dino_head_keys(config: Mapping[str, Any]) -> dict[str, str]:
     modules |= {f"predictor.mask_embed.layers.{j}": f"mask_head.mask_embed.layers.{j}" for j in range(3)}
     if config["two_stage"]:
         modules |= {f"predictor.{name}": f"queries.{name}" for name in ("enc_output", "enc_output_norm")}
-    modules |= {name: "decoder.norm" for name in ("predictor.decoder_norm", "predictor.decoder.norm")}
+    modules |= dict.fromkeys(("predictor.decoder_norm", "predictor.decoder.norm"), "decoder.norm")
     boxes = ["predictor._bbox_embed"]
     for i in range(config["decoder_layers"]):
         layer = f"decoder.layers.{i}"
@@ -141,7 +141,7 @@ def _head_config(given: Mapping[str, Tensor], channels: Mapping[str, int]) -> di
 
 
 def _backbone(given: Mapping[str, Tensor]) -> tuple[str, dict[str, int]]:
-    """timm's name of the backbone, and the channels of its features."""
+    """Timm's name of the backbone, and the channels of its features."""
     if "backbone.stem.conv1.weight" in given:
         blocks = tuple(_blocks(given, f"backbone.res{i}.") for i in range(2, 6))
         channels = {f"res{i}": _shape(given, f"backbone.res{i}.0.conv3.weight")[0] for i in range(2, 6)}

@@ -18,6 +18,7 @@ class TimmEncoder(nn.Module):
         name: as `timm.create_model` takes it, with or without the tag of its weights.
         in_channels: channels of the image, C; timm adapts the kernels that read it.
         pretrained: start from timm's weights, which are downloaded.
+        always_partition: a Swin attends in windows of its full size on small maps too, as its authors' code does.
 
     Attributes:
         channels: D of each feature.
@@ -27,20 +28,22 @@ class TimmEncoder(nn.Module):
         steps: how often the features halve.
 
     Raises:
-        ValueError: an unknown name, or a backbone that no U-Net can stand on: its features do not halve step by step,
+        ValueError: an unknown name, or a backbone that no decoder can stand on: its features do not halve step by step,
             or it takes one size of image alone.
     """
 
-    def __init__(self, name: str, in_channels: int, *, pretrained: bool = False) -> None:
+    def __init__(
+        self, name: str, in_channels: int, *, pretrained: bool = False, always_partition: bool = False
+    ) -> None:
         super().__init__()
-        self.backbone = _create(name, in_channels, pretrained)
+        self.backbone = _create(name, in_channels, pretrained, always_partition)
         info: Any = self.backbone.feature_info
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
         self.steps = len(self.channels) - 1
         if self.steps == 0 or any(deeper != 2 * finer for finer, deeper in pairwise(self.reductions)):
             raise ValueError(
-                f"encoder {name!r} has features of strides {self.reductions}, and a U-Net needs each to be twice the "
+                f"encoder {name!r} has features of strides {self.reductions}, and a decoder needs each to be twice the "
                 "one before; take a hierarchical backbone, such as resnet34, convnext_tiny or swin_tiny"
             )
         self.channels_last: bool = getattr(self.backbone, "output_fmt", None) == "NHWC"
@@ -75,7 +78,7 @@ class TimmEncoder(nn.Module):
             for channels, reduction in zip(self.channels, self.reductions, strict=True)
         ]
         if found != expected:
-            raise ValueError(f"encoder {name!r} gives features of shapes {found}, and a U-Net needs {expected}")
+            raise ValueError(f"encoder {name!r} gives features of shapes {found}, and a decoder needs {expected}")
 
 
 def _find(name: str, modules: Mapping[str, nn.Module]) -> str:
@@ -84,7 +87,7 @@ def _find(name: str, modules: Mapping[str, nn.Module]) -> str:
     return f"backbone.{known}".rstrip(".")
 
 
-def _create(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+def _create(name: str, in_channels: int, pretrained: bool, always_partition: bool) -> nn.Module:
     make_importable()
     import timm
 
@@ -93,11 +96,17 @@ def _create(name: str, in_channels: int, pretrained: bool) -> nn.Module:
     if not isinstance(pretrained, bool):
         raise ValueError(f"pretrained must be True or False, got {pretrained!r}")
     arguments: dict[str, Any] = {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
-    try:
-        # Swin checks sizes unless told not to; others do not know the argument.
-        backbone: nn.Module = timm.create_model(name, **arguments, strict_img_size=False)
-    except TypeError:
-        backbone = timm.create_model(name, **arguments)
-    except RuntimeError as error:
-        raise ValueError(f"timm gives no features of {name!r}: {error}") from error
+    # Swin checks sizes, and shrinks windows to the maps of its own size, unless told not to; others know neither.
+    any_size: dict[str, Any] = {"strict_img_size": False}
+    attempts = ([{**any_size, "always_partition": True}] if always_partition else []) + [any_size, {}]
+    for attempt in attempts:
+        try:
+            backbone: nn.Module = timm.create_model(name, **arguments, **attempt)
+        except TypeError:
+            if not attempt:
+                raise
+        except RuntimeError as error:
+            raise ValueError(f"timm gives no features of {name!r}: {error}") from error
+        else:
+            break
     return backbone

@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 # Arguments in which a network may differ from the file it is loaded from.
-ADAPTABLE = {"in_channels", "num_classes", "deep_supervision", "drop", "drop_path"}
+ADAPTABLE = {
+    "in_channels",
+    "num_classes",
+    "deep_supervision",
+    "drop",
+    "drop_path",
+    "encoder_drop",
+    "decoder_drop",
+    "denoising",
+    "dn_number",
+    "dn_noise",
+    "num_points",
+    "oversample",
+    "importance",
+    "things",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -207,17 +222,18 @@ def _adapt(
             state_dict[key] = adapt_input_channels(given[key], new)
             adapted.append(f"kernels of {stem} adapted from {old} to {new} input channels")
     # A head is taken from the file whole or not at all.
-    heads = {
-        key.rpartition(".")[0] for key in own.keys() | given.keys() if key.startswith(("head.", "auxiliary_heads."))
-    }
-    for head in sorted(heads):
-        keys = [f"{head}.weight", f"{head}.bias"]
+    prefixes = tuple(f"{module}." for module in model.class_modules)
+    heads: dict[str, list[str]] = {}
+    for key in sorted(own.keys() | given.keys()):
+        if key.startswith(prefixes):
+            heads.setdefault(key.rpartition(".")[0], []).append(key)
+    for head, keys in heads.items():
         if not any(key in own for key in keys):
             adapted.append(f"{head} of the file left out")
         elif not any(key in given for key in keys):
             adapted.append(f"{head} freshly initialised: train it")
         elif all(key in given and len(given[key]) != len(own[key]) for key in keys):
-            adapted.append(f"{head} freshly initialised for {len(own[keys[0]])} classes: train it")
+            adapted.append(f"{head} freshly initialised for {model.config['num_classes']} classes: train it")
         else:
             continue
         for key in keys:

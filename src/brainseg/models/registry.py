@@ -7,6 +7,7 @@ from typing import Any
 from brainseg._names import no_such
 from brainseg.models.base import SegmentationModel
 from brainseg.models.files import load_weights
+from brainseg.models.mask_dino import MaskDINO
 from brainseg.models.resunet import ResUNet
 from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
@@ -19,6 +20,24 @@ _MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
     "unet_small": (UNet, {"channels": (32, 64, 128, 256, 512)}),
     "unet": (UNet, {"channels": (64, 128, 256, 512, 1024)}),
     "resunet": (ResUNet, {"channels": (64, 128, 256, 512)}),
+    "mask_dino_small": (
+        MaskDINO,
+        {
+            "backbone": "small",
+            "channels": (32, 64, 128, 256),
+            "conv_dim": 128,
+            "mask_dim": 128,
+            "hidden_dim": 128,
+            "encoder_layers": 3,
+            "encoder_ffn": 512,
+            "decoder_layers": 3,
+            "decoder_ffn": 512,
+            "num_queries": 50,
+            "dn_number": 20,
+            "num_points": 3136,
+        },
+    ),
+    "mask_dino_resnet50": (MaskDINO, {"backbone": "resnet50"}),
 }
 
 

@@ -87,9 +87,9 @@ class TimmBackbone(nn.Module):
         # Swin shrinks its windows to the size of images that it was built for, unless told not to.
         self.encoder = TimmEncoder(name, in_channels, pretrained=pretrained, always_partition=True)
         if frozen_norms:
-            from timm.layers import freeze_batch_norm_2d
+            from timm.layers import freeze_batch_norm_2d  # type: ignore[attr-defined]
 
-            freeze_batch_norm_2d(self.encoder)
+            freeze_batch_norm_2d(self.encoder)  # type: ignore[no-untyped-call]
         reductions = self.encoder.reductions
         if not set(REDUCTIONS) <= set(reductions):
             raise ValueError(

@@ -17,7 +17,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    center, size = boxes.split(2, dim=-1)
+    center, size = torch.split(boxes, 2, dim=-1)
     return center - size / 2, center + size / 2
 
 

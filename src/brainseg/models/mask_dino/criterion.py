@@ -1,6 +1,7 @@
 """The loss of the queries of all layers."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -78,8 +79,12 @@ class SetCriterion(nn.Module):
             "loss_giou" of the last layer, with "_i" of layer i, "_interm" of the encoder, "_dn" of denoising.
 
         Raises:
-            ValueError: targets that do not fit; predictions that are not finite.
+            ValueError: targets that do not fit.
             ImportError: scipy is missing.
+
+        Warns:
+            RuntimeWarning: a total that is not finite, with the names of the predictions to blame. It is no error,
+                since loss scaling leaves such steps out.
         """
         check_targets(targets, predictions.pred_logits.shape[0], self.num_classes)
         height, width = (4 * side for side in self._masks(predictions).shape[-2:])
@@ -100,6 +105,8 @@ class SetCriterion(nn.Module):
         if self.denoising != "no":
             parts |= self._denoising(predictions, targets, objects, rand)
         total = torch.stack([self.weights[name.split("_")[1]] * value for name, value in parts.items()]).sum()
+        if not total.isfinite():
+            _warn_of_infinite(layers)
         return total, {name: value.detach() for name, value in parts.items()}
 
     def _denoising(
@@ -116,7 +123,7 @@ class SetCriterion(nn.Module):
             return {f"loss_{name}_dn{suffix}": zero for suffix in suffixes for name in names}
         dn, groups = predictions.dn, predictions.groups
         pairs = _known_pairs(targets, groups, dn.pred_logits)
-        parts = {}
+        parts: dict[str, Tensor] = {}
         for suffix in suffixes:
             layer = dn.aux[int(suffix[1:])] if suffix else dn
             losses = self._losses(layer, targets, pairs, objects * groups, rand, f"{_stage(suffix)}_dn", masks=masks)
@@ -198,6 +205,21 @@ class SetCriterion(nn.Module):
             distributed.all_reduce(number)
             number = number / distributed.get_world_size()
         return number.clamp(min=1)
+
+
+def _warn_of_infinite(layers: Mapping[str, QueryPredictions]) -> None:
+    found = [
+        f"{name} of {_stage(suffix)}"
+        for suffix, layer in layers.items()
+        for name in ("pred_logits", "pred_masks", "pred_boxes")
+        if not getattr(layer, name).isfinite().all()
+    ]
+    warnings.warn(
+        f"the loss is not finite, nor are {', '.join(found) or 'some denoising predictions'}; lower the learning rate, "
+        "or use bfloat16 in place of float16",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _stage(suffix: str) -> str:

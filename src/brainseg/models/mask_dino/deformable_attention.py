@@ -27,7 +27,7 @@ def deformable_attention(
     batch, _, heads, width = value.shape
     queries, points = locations.shape[1], locations.shape[4]
     grid = (2 * locations - 1).permute(0, 2, 1, 3, 4, 5).flatten(0, 1)  # (B * A, N, L, P, 2)
-    levels = value.split([height * width for height, width in shapes], dim=1)
+    levels = torch.split(value, [height * width for height, width in shapes], dim=1)
     read = [
         F.grid_sample(
             level.permute(0, 2, 3, 1).reshape(batch * heads, width, *shape),

@@ -180,15 +180,22 @@ class MaskDINOHead(nn.Module):
         self.criterion = self._criterion(num_classes)
 
     def forward(
-        self, features: Sequence[Tensor], targets: Sequence[Target] | None = None, *, rand: Rand | None = None
+        self,
+        features: Sequence[Tensor],
+        targets: Sequence[Target] | None = None,
+        *,
+        rand: Rand | None = None,
+        auxiliary_masks: bool | None = None,
     ) -> QueryPredictions:
         """Predictions of all queries.
 
         Args:
             features: res2 to res5.
             targets: one for each image, with masks of its size before or after padding; in training they are noised to
-                become further queries. With targets, or in training, all layers predict masks.
+                become further queries.
             rand: (name, shape) -> uniform numbers in [0, 1), for the noise; torch's generator by default.
+            auxiliary_masks: layers before the last predict masks too, as `criterion` needs them; by default in training
+                and with targets.
         """
         self._check(features)
         levels, finest = self.pixel_decoder(features)
@@ -212,9 +219,12 @@ class MaskDINOHead(nn.Module):
         states = self.decoder(queries.content, queries.anchors, memory, shapes, blocked)
         if not self.arguments["initial_prediction"]:
             states = states[1:]
-        all_masks = self.training or targets is not None
+        if auxiliary_masks is None:
+            auxiliary_masks = self.training or targets is not None
         layers = [
-            self._predict(state.content, state.boxes, pixel_embedding if all_masks or state is states[-1] else None)
+            self._predict(
+                state.content, state.boxes, pixel_embedding if auxiliary_masks or state is states[-1] else None
+            )
             for state in states
         ]
         return self._assemble(layers, interm, noised)
@@ -312,7 +322,7 @@ class MaskDINOHead(nn.Module):
 
 
 def checked_arguments(given: HeadArguments) -> dict[str, Any]:
-    """All arguments, defaults included, as JSON values; ValueError for those out of range or that exclude each other."""
+    """All arguments, defaults included, as JSON values; errors for those out of range or that exclude each other."""
     if unknown := set(given) - set(DEFAULTS):
         raise TypeError(f"Mask DINO takes no {', '.join(sorted(unknown))}; it takes {', '.join(DEFAULTS)}")
     a: dict[str, Any] = {**DEFAULTS, **given}

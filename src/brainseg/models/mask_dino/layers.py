@@ -1,5 +1,9 @@
 """Layers that several boxes of Mask DINO share."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,12 +11,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLUs between them and none at the end."""
+    """Linear layers with ReLUs between them and none at the end; with `zero` the last starts from zeros."""
 
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, *, layers: int) -> None:
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int, *, layers: int, zero: bool = False
+    ) -> None:
         super().__init__()
         widths = [in_channels, *[hidden_channels] * (layers - 1), out_channels]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:], strict=True))
+        linears = [nn.Linear(*pair) for pair in pairwise(widths)]
+        if zero:
+            nn.init.zeros_(linears[-1].weight)
+            nn.init.zeros_(linears[-1].bias)
+        self.layers = nn.ModuleList(linears)
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, last = self.layers
@@ -41,6 +51,26 @@ def init_matrices(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
+
+
+def caffe2_uniform(weight: Tensor) -> Tensor:
+    """Uniform values of variance 1 / fan-in."""
+    return nn.init.kaiming_uniform_(weight, a=1)
+
+
+def init_conv(conv: nn.Conv2d, init: Callable[[Tensor], Tensor]) -> nn.Conv2d:
+    """The convolution with these weights and no bias."""
+    init(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Keeps what is inside in the dtype of its weights."""
+    if not torch.amp.is_autocast_available(device.type):  # the meta device, on which networks are counted
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def run(layer: nn.Module, *inputs: object, checkpointing: bool) -> Tensor:

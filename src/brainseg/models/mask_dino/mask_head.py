@@ -1,23 +1,10 @@
 """From content queries and two features to mask logits."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models.mask_dino.layers import MLP
-
-
-class Fusion(nn.Module):
-    """T(C_b) + F(C_e), then a 3x3 convolution: a feature of the backbone joined by a coarser map of the decoder."""
-
-    def __init__(self, in_channels: int, channels: int, *, norm: bool = True) -> None:
-        super().__init__()
-        self.adapter = _conv(in_channels, channels, kernel_size=1, norm=norm)
-        self.layer = _conv(channels, channels, kernel_size=3, norm=norm)
-
-    def forward(self, feature: Tensor, coarser: Tensor) -> Tensor:
-        upsampled = F.interpolate(coarser, size=feature.shape[-2:], mode="bilinear", align_corners=False)
-        return F.relu(self.layer(self.adapter(feature) + upsampled))
+from brainseg.models.mask_dino.fusion import Fusion
+from brainseg.models.mask_dino.layers import MLP, caffe2_uniform, init_conv, without_autocast
 
 
 class MaskHead(nn.Module):
@@ -39,7 +26,7 @@ class MaskHead(nn.Module):
     ) -> None:
         super().__init__()
         self.fusion = Fusion(in_channels, encoder_channels, norm=norm)
-        self.mask_features = _init(nn.Conv2d(encoder_channels, mask_channels, kernel_size=1))
+        self.mask_features = init_conv(nn.Conv2d(encoder_channels, mask_channels, kernel_size=1), caffe2_uniform)
         self.mask_embed = MLP(query_channels, query_channels, mask_channels, layers=3)
 
     def forward(self, queries: Tensor, backbone_feature: Tensor, encoder_feature: Tensor) -> Tensor:
@@ -48,21 +35,9 @@ class MaskHead(nn.Module):
     def pixel_embedding(self, backbone_feature: Tensor, encoder_feature: Tensor) -> Tensor:
         """M(T(C_b) + F(C_e)), the same for all queries; computed without autocast."""
         inputs = (x.to(self.mask_features.weight.dtype) for x in (backbone_feature, encoder_feature))
-        with torch.autocast(backbone_feature.device.type, enabled=False):
+        with without_autocast(backbone_feature.device):
             embedding: Tensor = self.mask_features(self.fusion(*inputs))
         return embedding
 
     def masks(self, queries: Tensor, pixel_embedding: Tensor) -> Tensor:
         return torch.einsum("bqc,bchw->bqhw", self.mask_embed(queries), pixel_embedding)
-
-
-def _init(conv: nn.Conv2d) -> nn.Conv2d:
-    nn.init.kaiming_uniform_(conv.weight, a=1)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
-
-
-def _conv(in_channels: int, channels: int, *, kernel_size: int, norm: bool) -> nn.Sequential:
-    conv = _init(nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=not norm))
-    return nn.Sequential(conv, *([nn.GroupNorm(32, channels)] if norm else []))

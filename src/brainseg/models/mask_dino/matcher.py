@@ -79,7 +79,8 @@ class HungarianMatcher:
         pairs: list[tuple[int, int, int]] = []
         before = 0
         # One transfer for the batch.
-        for image, cost in enumerate(torch.cat(costs, dim=1).cpu().split([cost.shape[1] for cost in costs], dim=1)):
+        together = torch.cat(costs, dim=1).cpu()
+        for image, cost in enumerate(torch.split(together, [cost.shape[1] for cost in costs], dim=1)):
             if cost.shape[1] > cost.shape[0]:
                 warnings.warn(
                     f"an image has {cost.shape[1]} objects and the model {cost.shape[0]} queries: the others stay "
@@ -98,10 +99,8 @@ class HungarianMatcher:
         """The weighted sum of all terms for each image: (Q, n), in float32 at least; arguments as for a call."""
         terms = self.terms(predictions, targets, rand=rand, stage=stage)
         # An infinite or undefined cost is a very large one: the assignment takes finite ones only.
-        return [
-            torch.nan_to_num(sum(weight * image[name] for name, weight in self.weights.items()), 1e6, 1e6, 1e6)
-            for image in terms
-        ]
+        weighted = (torch.stack([self.weights[name] * cost for name, cost in image.items()]).sum(0) for image in terms)
+        return [torch.nan_to_num(cost, 1e6, 1e6, 1e6) for cost in weighted]
 
     @torch.no_grad()
     def terms(
@@ -125,7 +124,7 @@ class HungarianMatcher:
             target_boxes = target["boxes"].to(precision)
             found.append(
                 {
-                    "class": _class_cost(logits, target["labels"]),
+                    "class": _class_cost(logits, target["labels"].long()),
                     "mask": _mask_cost(own, theirs),
                     "dice": _dice_cost(own, theirs),
                     "box": torch.cdist(boxes, target_boxes, p=1),

@@ -130,7 +130,10 @@ class MaskDINO(SegmentationModel):
         return features
 
     def decode(self, features: list[Tensor]) -> Iterator[Tensor]:
-        yield semantic_logits(self.query_head(features))
+        yield semantic_logits(self.query_head(features, auxiliary_masks=False))
+
+    def _logits(self, finest: Tensor, height: int, width: int) -> Tensor:
+        return self._cropped(finest, height, width, 1)  # the queries' maps are logits already
 
     def reset_classifier(self, num_classes: int) -> None:
         self.config["num_classes"] = check_count("num_classes", num_classes)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.models.mask_dino.deformable_attention import DeformableAttention
-from brainseg.models.mask_dino.layers import FeedForward, init_matrices, run
-from brainseg.models.mask_dino.mask_head import Fusion
+from brainseg.models.mask_dino.fusion import Fusion
+from brainseg.models.mask_dino.layers import FeedForward, init_conv, init_matrices, run, without_autocast
 from brainseg.models.mask_dino.positions import cell_centers, sine_map
 
 FEATURES = ("res2", "res3", "res4", "res5")
@@ -75,7 +75,7 @@ class PixelDecoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         dtype = self.level_embed.dtype
-        with torch.autocast(features[0].device.type, enabled=False):
+        with without_autocast(features[0].device):
             return self._encode([feature.to(dtype) for feature in features])
 
     def _encode(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -88,8 +88,8 @@ class PixelDecoder(nn.Module):
             tokens = run(layer, tokens, positions, points, shapes, checkpointing=self.grad_checkpointing)
         sizes = [height * width for height, width in shapes]
         levels = [
-            part.transpose(1, 2).unflatten(2, shape)
-            for part, shape in zip(tokens.split(sizes, dim=1), shapes, strict=True)
+            part.transpose(1, 2).reshape(len(part), -1, *shape)
+            for part, shape in zip(torch.split(tokens, sizes, dim=1), shapes, strict=True)
         ]
         return levels[::-1], self._fuse(features, levels[0 if self.fine_first else -1])
 
@@ -146,6 +146,4 @@ class EncoderLayer(nn.Module):
 def _projection(in_channels: int, channels: int, *, kernel_size: int) -> nn.Sequential:
     """A 1x1 convolution, or a 3x3 one of stride 2, and a group norm."""
     conv = nn.Conv2d(in_channels, channels, kernel_size, stride=1 + kernel_size // 2, padding=kernel_size // 2)
-    nn.init.xavier_uniform_(conv.weight)
-    nn.init.zeros_(conv.bias)
-    return nn.Sequential(conv, nn.GroupNorm(32, channels))
+    return nn.Sequential(init_conv(conv, nn.init.xavier_uniform_), nn.GroupNorm(32, channels))

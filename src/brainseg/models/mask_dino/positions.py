@@ -28,7 +28,8 @@ def sine_embedding(x: Tensor, features: int) -> Tensor:
 def sine_map(height: int, width: int, channels: int, *, like: Tensor) -> Tensor:
     """Position encoding of a map's cells, row by row: (height * width, channels), half for y and half for x.
 
-    On the device and, float32 at least, in the dtype of `like`. Cells are counted from 1 and the last one is at 2 pi, without the half pixel that one would expect.
+    On the device and, float32 at least, in the dtype of `like`. Cells are counted from 1 and the last one is at 2 pi,
+    without the half pixel that one would expect.
     """
 
     def axis(length: int) -> Tensor:

@@ -68,7 +68,8 @@ class QuerySelection(nn.Module):
         # Tokens at the rim all become the norm of the bias: they keep a score and may be chosen.
         tokens = self.enc_output_norm(self.enc_output(memory * valid[:, None].to(memory.dtype)))
         scores = class_embed(tokens).amax(dim=-1)
-        chosen = torch.topk(scores, torch.sym_min(self.num_queries, scores.shape[1]), dim=1).indices
+        number: int = torch.sym_min(self.num_queries, scores.shape[1])  # type: ignore[no-untyped-call]
+        chosen = torch.topk(scores, number, dim=1).indices
         tokens = torch.gather(tokens, 1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
         # Where no proposal is, the box is (1, 1, 1, 1), whatever the head says.
         anchors = torch.where(valid[chosen][..., None], bbox_embed(tokens) + proposals[chosen], torch.inf)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from brainseg.models.mask_dino.deformable_attention import DeformableAttention
@@ -56,9 +55,7 @@ class TransformerDecoder(nn.Module):
         )
         init_matrices(self.ref_point_head)
         self.norm = nn.LayerNorm(channels)
-        self.bbox_embed = MLP(channels, channels, 4, layers=3)
-        nn.init.zeros_(self.bbox_embed.layers[-1].weight)
-        nn.init.zeros_(self.bbox_embed.layers[-1].bias)
+        self.bbox_embed = MLP(channels, channels, 4, layers=3, zero=True)
         self.grad_checkpointing = False
 
     def forward(
@@ -86,7 +83,8 @@ class TransformerDecoder(nn.Module):
         return states
 
     def _refine(self, content: Tensor, boxes: Tensor) -> Tensor:
-        return (self.bbox_embed(content) + inverse_sigmoid(boxes)).sigmoid()
+        refined: Tensor = (self.bbox_embed(content) + inverse_sigmoid(boxes)).sigmoid()
+        return refined
 
 
 class DecoderLayer(nn.Module):
