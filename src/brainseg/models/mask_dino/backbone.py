@@ -89,6 +89,10 @@ class TimmBackbone(nn.Module):
         if frozen_norms:
             from timm.layers import freeze_batch_norm_2d  # type: ignore[attr-defined]
 
+            if not pretrained:  # timm starts the last norm of some blocks from 0, where a frozen one would stay
+                for module in self.encoder.modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        nn.init.ones_(module.weight)
             freeze_batch_norm_2d(self.encoder)  # type: ignore[no-untyped-call]
         reductions = self.encoder.reductions
         if not set(REDUCTIONS) <= set(reductions):

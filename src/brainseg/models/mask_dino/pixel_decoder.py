@@ -88,7 +88,7 @@ class PixelDecoder(nn.Module):
             tokens = run(layer, tokens, positions, points, shapes, checkpointing=self.grad_checkpointing)
         sizes = [height * width for height, width in shapes]
         levels = [
-            part.transpose(1, 2).reshape(len(part), -1, *shape)
+            part.transpose(1, 2).reshape(part.shape[0], -1, *shape)
             for part, shape in zip(torch.split(tokens, sizes, dim=1), shapes, strict=True)
         ]
         return levels[::-1], self._fuse(features, levels[0 if self.fine_first else -1])

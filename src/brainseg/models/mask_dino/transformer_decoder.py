@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from brainseg.models.mask_dino.deformable_attention import DeformableAttention
 from brainseg.models.mask_dino.layers import MLP, FeedForward, init_matrices, run
 from brainseg.models.mask_dino.positions import at_least_float32, inverse_sigmoid, sine_boxes
+from brainseg.models.mask_dino.self_attention import SelfAttention
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,13 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, channels: int, levels: int, *, heads: int, points: int, ffn: int, drop: float) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(channels, heads, dropout=drop, batch_first=True)
+        self.self_attn = SelfAttention(channels, heads, drop=drop)
         self.norm2 = nn.LayerNorm(channels)
         self.cross_attn = DeformableAttention(channels, levels, heads=heads, points=points)
         self.norm1 = nn.LayerNorm(channels)
         self.ffn = FeedForward(channels, ffn, drop=drop)
         self.norm3 = nn.LayerNorm(channels)
         self.drop = nn.Dropout(drop)
-        init_matrices(self.self_attn)
         init_matrices(self.ffn)
 
     def forward(
@@ -111,10 +111,7 @@ class DecoderLayer(nn.Module):
         shapes: Sequence[tuple[int, int]],
         blocked: Tensor | None,
     ) -> Tensor:
-        query = content + position
-        attended, _ = self.self_attn(query, query, content, attn_mask=blocked, need_weights=False)
-        content = self.norm2(content + self.drop(attended))
-        attended = self.cross_attn(content + position, reference, memory, shapes)
-        content = self.norm1(content + self.drop(attended))
+        content = self.norm2(content + self.drop(self.self_attn(content + position, content, blocked)))
+        content = self.norm1(content + self.drop(self.cross_attn(content + position, reference, memory, shapes)))
         output: Tensor = self.norm3(content + self.ffn(content))
         return output
