@@ -8,6 +8,6 @@ from brainseg.models.convert import _SOURCES
 
 def official_state_dict(model: SegmentationModel, source: str) -> dict[str, Tensor]:
     """As the authors' code would save a network with these weights."""
-    keys, _ = _SOURCES[source]
-    theirs = {ours: theirs for theirs, ours in keys.items()}
+    find_keys, _ = _SOURCES[source]
+    theirs = {ours: theirs for theirs, ours in find_keys({}).items()}
     return {theirs[key]: value for key, value in model.state_dict().items()}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from tests.conftest import SHARED
+from tests.goldens import mask_dino
 from tests.models.mask_dino import official_adapter, reference
 
 GOLDENS = SHARED / "goldens" / "mask_dino"
@@ -129,6 +131,23 @@ def test_golden_values_of_the_authors_code_are_met(name: str, adapter: ModuleTyp
     found = checker().run_case(case, adapter)
     compared = {key: checker().compare(expected, found[key]) for key, expected in case["quantities"].items()}
     assert {key: error for key, (error, allowed, _) in compared.items() if error > allowed} == {}
+
+
+def test_a_golden_training_step_of_our_own_is_met() -> None:
+    case = json.loads((Path(mask_dino.__file__).parent / "mask_dino_small_width.json").read_text())
+    model = official_adapter.build(case["config"])
+    official_adapter.load(model, mask_dino.make_state(case))
+    features = {
+        name: mask_dino.make_feature(case["salt"], name, given["shape"]) for name, given in case["inputs"].items()
+    }
+    targets = mask_dino.make_targets(case["targets"], *case["image"])
+    found = official_adapter.train_step(model, features, targets, mask_dino.make_draw(case["salt"]))
+    assert len(case["quantities"]) > 100
+    for name, golden in case["quantities"].items():
+        assert list(found[name].shape) == golden["shape"], name
+        tolerance = {"value": 2e-5, "grad": 4e-4, "exact": 0}[golden["tol"]] * golden["scale"]
+        errors = np.abs(found[name].reshape(-1)[golden["index"]] - np.array(golden["value"]))
+        assert errors.max(initial=0) <= tolerance, name
 
 
 @pytest.mark.filterwarnings("ignore:an image has")

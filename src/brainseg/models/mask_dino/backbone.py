@@ -86,6 +86,9 @@ class TimmBackbone(nn.Module):
         super().__init__()
         # Swin shrinks its windows to the size of images that it was built for, unless told not to.
         self.encoder = TimmEncoder(name, in_channels, pretrained=pretrained, always_partition=True)
+        from brainseg.models.mask_dino.swin import pad_before_shift  # after the encoder, which makes timm importable
+
+        pad_before_shift(self.encoder)
         if frozen_norms:
             from timm.layers import freeze_batch_norm_2d  # type: ignore[attr-defined]
 

@@ -1,0 +1,174 @@
+"""Matcher and criterion: the best assignment, losses by hand, and what goes wrong."""
+
+import math
+from itertools import permutations
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from brainseg.models import HungarianMatcher, QueryPredictions, SetCriterion
+from brainseg.models.mask_dino import Target, targets_from_masks
+from brainseg.models.mask_dino.boxes import giou
+
+NAMES = ("ce", "mask", "dice", "bbox", "giou")
+
+
+def predictions(queries: int = 5, batch: int = 2, classes: int = 2, **more: Any) -> QueryPredictions:
+    generator = torch.Generator().manual_seed(0)
+    return QueryPredictions(
+        torch.randn(batch, queries, classes, generator=generator),
+        torch.randn(batch, queries, 16, 16, generator=generator),
+        torch.rand(batch, queries, 4, generator=generator) * 0.4 + 0.2,
+        **more,
+    )
+
+
+def targets(counts: tuple[int, ...] = (3, 0)) -> list[Target]:
+    generator = torch.Generator().manual_seed(1)
+    found: list[Target] = []
+    for count in counts:
+        masks = torch.rand(count, 64, 64, generator=generator) > 0.5
+        boxes = torch.rand(count, 4, generator=generator) * 0.4 + 0.2
+        found.append({"labels": torch.arange(count) % 2, "boxes": boxes, "masks": masks})
+    return found
+
+
+def leaves(given: QueryPredictions) -> list[Tensor]:
+    assert given.pred_masks is not None
+    return [x.requires_grad_() for x in (given.pred_logits, given.pred_masks, given.pred_boxes)]
+
+
+def test_the_matcher_finds_the_assignment_of_least_cost() -> None:
+    matcher = HungarianMatcher(num_points=100)
+    torch.manual_seed(0)
+    cost, empty = matcher.costs(predictions(), targets())
+    assert empty.shape == (5, 0)
+    torch.manual_seed(0)
+    pairs = matcher(predictions(), targets())
+    assert pairs.images.tolist() == [0, 0, 0]
+    found = cost[pairs.queries, pairs.objects].sum()
+    best = min(sum(cost[q, i] for i, q in enumerate(queries)) for queries in permutations(range(5), 3))
+    torch.testing.assert_close(found, best)
+
+
+def test_objects_of_later_images_are_counted_on() -> None:
+    pairs = HungarianMatcher(num_points=20)(predictions(batch=3), targets((2, 0, 1)))
+    assert pairs.images.tolist() == [0, 0, 2]
+    assert sorted(pairs.objects.tolist()) == [0, 1, 2]
+    assert pairs.objects[2] == 2
+
+
+def test_more_objects_than_queries_are_warned_of_and_the_rest_stays_alone() -> None:
+    with pytest.warns(UserWarning, match="an image has 6 objects and the model 2 queries"):
+        pairs = HungarianMatcher(num_points=20)(predictions(queries=2), targets((6, 0)))
+    assert len(pairs.queries) == 2
+
+
+def test_infinite_logits_do_not_stop_the_matcher() -> None:
+    given = predictions()
+    given.pred_logits[0, 0] = torch.nan
+    assert given.pred_masks is not None
+    given.pred_masks[0, 1] = torch.inf
+    pairs = HungarianMatcher(num_points=20)(given, targets())
+    assert 0 not in pairs.queries.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_confident_logits_of_half_types_have_finite_costs(dtype: torch.dtype) -> None:
+    given = predictions()
+    assert given.pred_masks is not None
+    half = QueryPredictions(
+        (given.pred_logits * 100).to(dtype), (given.pred_masks * 1000).to(dtype), given.pred_boxes.to(dtype)
+    )
+    terms = HungarianMatcher(num_points=20).terms(half, targets())
+    assert all(term.isfinite().all() and term.dtype == torch.float32 for image in terms for term in image.values())
+    x = leaves(half)
+    total, _ = SetCriterion(2, num_points=20, denoising="no")(half, targets())
+    total.backward()
+    assert total.isfinite()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in x)
+
+
+def test_losses_of_one_sure_query_are_those_of_the_formulas() -> None:
+    masks = torch.zeros(1, 1, 64, 64)
+    masks[..., 16:48, 16:48] = 1
+    (target,) = targets_from_masks(masks)
+    logits = torch.full((1, 2, 1), -math.inf)
+    logits[0, 1] = 0.3
+    exact = torch.nn.functional.avg_pool2d(masks, 4) * 40 - 20
+    given = QueryPredictions(logits.clamp(min=-50), torch.cat([-exact, exact], dim=1), torch.full((1, 2, 4), 0.5))
+    total, parts = SetCriterion(1, num_points=2000, denoising="no")(given, [target])
+    p = 1 / (1 + math.exp(-0.3))
+    assert parts["loss_ce"].item() == pytest.approx(-0.25 * (1 - p) ** 2 * math.log(p), rel=1e-5)
+    assert parts["loss_bbox"].item() == 0
+    assert parts["loss_giou"].item() == pytest.approx(0, abs=1e-5)
+    assert parts["loss_dice"] < 0.1  # most points lie on the border
+    expected = sum(
+        {"ce": 4, "mask": 5, "dice": 5, "bbox": 5, "giou": 2}[name] * parts[f"loss_{name}"] for name in NAMES
+    )
+    torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_batch_without_objects_costs_its_classes_alone(softmax: bool) -> None:
+    given = predictions(classes=2 + softmax, softmax=softmax)
+    x = leaves(given)
+    total, parts = SetCriterion(2, num_points=20, softmax_classes=softmax)(given, targets((0, 0)))
+    total.backward()
+    assert parts["loss_ce"] > 0
+    assert all(value == 0 for name, value in parts.items() if name != "loss_ce")
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in x)
+
+
+@pytest.mark.parametrize(("denoising", "number"), [("seg", 10), ("standard", 8), ("no", 5)])
+def test_denoising_losses_are_zero_in_a_step_without_it(denoising: Any, number: int) -> None:
+    given = predictions(interm=predictions())
+    _, parts = SetCriterion(2, num_points=20, denoising=denoising)(given, targets())
+    assert len(parts) == number + 5
+    assert sum(name.endswith("_dn") for name in parts) == number - 5
+
+
+def test_boxes_of_things_alone_can_count() -> None:
+    given = predictions()
+    every, things, none = (
+        SetCriterion(2, num_points=20, denoising="no", things=chosen)(given, targets(), rand=draw)[1]
+        for chosen in (None, [0], [])
+    )
+    assert every["loss_bbox"] > things["loss_bbox"] > none["loss_bbox"] == 0
+    assert every["loss_mask"] == things["loss_mask"]
+
+
+def draw(name: str, shape: tuple[int, ...]) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(len(name)))
+
+
+def test_infinite_predictions_are_named() -> None:
+    given = predictions(aux=[predictions()])
+    given.aux[0].pred_boxes[:] = torch.nan
+    with pytest.warns(RuntimeWarning, match="the loss is not finite, nor are pred_boxes of aux0"):
+        SetCriterion(2, num_points=20, denoising="no")(given, targets())
+
+
+def test_predictions_of_evaluation_are_refused_for_want_of_masks() -> None:
+    given = predictions(aux=[QueryPredictions(torch.zeros(2, 5, 2), None, torch.rand(2, 5, 4))])
+    with pytest.raises(ValueError, match="no masks .*call forward_queries with targets"):
+        SetCriterion(2, num_points=20)(given, targets())
+
+
+def test_giou_of_touching_equal_and_distant_boxes() -> None:
+    a = torch.tensor([0.25, 0.5, 0.5, 1.0])
+    others = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0], [0.875, 0.5, 0.25, 1.0]])
+    torch.testing.assert_close(giou(a, others), torch.tensor([1, 0, -0.25]), atol=1e-5, rtol=0)
+
+
+def test_the_number_of_objects_is_the_mean_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda number: number.add_(6))  # 3 here, 6 there
+    criterion = SetCriterion(2, num_points=20, denoising="no")
+    shared, _ = criterion(predictions(), targets(), rand=draw)
+    monkeypatch.undo()
+    alone, _ = criterion(predictions(), targets(), rand=draw)
+    torch.testing.assert_close(shared, alone * 3 / 4.5)

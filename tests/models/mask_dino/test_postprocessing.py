@@ -1,0 +1,108 @@
+"""From queries to maps, instances and segments."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from brainseg.models import QueryPredictions
+from brainseg.models.mask_dino import instance_inference, panoptic_inference, semantic_inference, semantic_logits
+from tests.models.mask_dino import reference
+
+
+def predictions(scale: float = 1.0, softmax: bool = False) -> QueryPredictions:
+    generator = torch.Generator().manual_seed(0)
+    return QueryPredictions(
+        scale * torch.randn(2, 6, 3, generator=generator),
+        scale * torch.randn(2, 6, 8, 12, generator=generator),
+        torch.rand(2, 6, 4, generator=generator),
+        softmax=softmax,
+    )
+
+
+def test_semantic_logits_are_those_of_the_best_query() -> None:
+    given = predictions()
+    found = semantic_logits(given)
+    masks = F.interpolate(given.pred_masks, (32, 48), mode="bilinear").sigmoid()
+    product = given.pred_logits.sigmoid()[..., None, None] * masks[:, :, None]
+    torch.testing.assert_close(found, product.amax(dim=1).logit(), atol=1e-5, rtol=1e-5)
+    expected = reference.semantic_logits(given.pred_logits, given.pred_masks, (32, 48), (30, 41))
+    torch.testing.assert_close(semantic_logits(given, (30, 41)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_semantic_logits_never_overflow(dtype: torch.dtype) -> None:
+    given = predictions(1e4)
+    half = QueryPredictions(
+        *(x.to(dtype).requires_grad_() for x in (given.pred_logits, given.pred_masks)), given.pred_boxes
+    )
+    found = semantic_logits(half)
+    assert found.dtype == torch.float32
+    found.sum().backward()
+    assert found.isfinite().all()
+    assert half.pred_logits.grad is not None
+    assert half.pred_logits.grad.isfinite().all()
+
+
+def test_semantic_logits_of_softmax_classes_use_their_probabilities() -> None:
+    given = predictions(softmax=True)
+    found = semantic_logits(given)
+    assert found.shape == (2, 2, 32, 48)
+    masks = F.interpolate(given.pred_masks, (32, 48), mode="bilinear").sigmoid()
+    product = given.pred_logits.softmax(dim=-1)[..., :-1, None, None] * masks[:, :, None]
+    torch.testing.assert_close(found, product.amax(dim=1).logit(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_order_of_queries_does_not_matter() -> None:
+    given = predictions()
+    turned = QueryPredictions(*(x.flip(1) for x in (given.pred_logits, given.pred_masks, given.pred_boxes)))
+    assert torch.equal(semantic_logits(turned), semantic_logits(given))
+
+
+def test_fewer_pairs_than_topk_are_all_of_them() -> None:
+    for image in instance_inference(predictions(), topk=100):
+        assert len(image.scores) == 18
+        assert (image.scores[:-1] >= image.scores[1:]).all()
+        assert image.masks.shape == (18, 32, 48)
+
+
+def test_instances_of_softmax_classes_never_are_no_object() -> None:
+    for image in instance_inference(predictions(softmax=True)):
+        assert image.classes.max() == 1
+        assert len(image.scores) == 12
+
+
+def test_things_filter_after_the_choice() -> None:
+    every, things = (instance_inference(predictions(), topk=5, things=chosen) for chosen in (None, [1]))
+    for a, b in zip(every, things, strict=True):
+        assert torch.equal(b.scores, a.scores[a.classes == 1])
+
+
+def test_instance_boxes_are_pixels_of_the_output() -> None:
+    boxes = torch.tensor([[[0.5, 0.25, 0.5, 0.5]]])
+    given = QueryPredictions(torch.ones(1, 1, 1), torch.ones(1, 1, 8, 16), boxes)
+    (image,) = instance_inference(given, image_size=(24, 48), output_size=(48, 96))
+    torch.testing.assert_close(image.boxes, torch.tensor([[32.0, 0, 96, 32]]))  # of the padded 32x64
+
+
+def test_panoptic_maps_number_their_segments_from_one() -> None:
+    masks = torch.full((1, 3, 8, 8), -10.0)
+    masks[0, 0, :, :4] = masks[0, 1, :4, 4:] = masks[0, 2, 4:, 4:] = 10
+    logits = torch.full((1, 3, 2), -10.0)
+    logits[0, 0, 1] = logits[0, 1, 0] = logits[0, 2, 0] = 5
+    given = QueryPredictions(logits, masks, torch.rand(1, 3, 4))
+    ((as_things, segments),) = panoptic_inference(given, things=[0])
+    assert [(s.id, s.class_index, s.is_thing) for s in segments] == [(1, 1, False), (2, 0, True), (3, 0, True)]
+    assert as_things[4::16, 4::16].tolist() == [[1, 2], [1, 3]]
+    ((as_stuff, segments),) = panoptic_inference(given, things=[])
+    assert [s.id for s in segments] == [1, 2]
+    assert as_stuff[4::16, 4::16].tolist() == [[1, 2], [1, 2]]
+    nothing = QueryPredictions(logits - 20, masks, torch.rand(1, 3, 4))
+    ((empty, segments),) = panoptic_inference(nothing, things=[0])
+    assert segments == []
+    assert not empty.any()
+
+
+def test_predictions_without_masks_are_refused() -> None:
+    given = QueryPredictions(torch.ones(1, 1, 1), None, torch.ones(1, 1, 4))
+    with pytest.raises(ValueError, match="give the last layer's"):
+        semantic_inference(given)
