@@ -1,6 +1,7 @@
 """README and docs pages run as tests, each in a folder of its own with synthetic slices in place of the real ones."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,13 +9,23 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from brainseg.data import write_phantoms
-from brainseg.models import UNet, UNeXt
-from tests.official import official_state_dict
+from brainseg.models import MaskDINO, UNet, UNeXt
+from tests.official import official_mask_dino, official_state_dict
+
+
+@pytest.fixture(scope="session")
+def mask_dino_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as the authors' training writes it."""
+    path = tmp_path_factory.mktemp("official") / "maskdino_r50.pth"
+    model = MaskDINO(conv_dim=32, hidden_dim=32, encoder_layers=1, decoder_layers=1)
+    torch.save({"model": official_mask_dino(model), "iteration": 1}, path)
+    return path
 
 
 @pytest.fixture(scope="module")
-def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def page_folder(tmp_path_factory: pytest.TempPathFactory, mask_dino_file: Path) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("page")
+    (folder / mask_dino_file.name).symlink_to(mask_dino_file)
     write_phantoms(folder / "lgg", patients=3, slices=3, size=64)
     torch.save(official_state_dict(UNeXt(), "UNeXt-pytorch"), folder / "model.pth")
     unet = UNet(channels=(4, 8, 16, 32, 64))

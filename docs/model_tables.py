@@ -62,10 +62,10 @@ def encoders(names: str) -> str:
     return "\n".join([header, "|---|---|---|---:|---:|---:|---:|", *rows])
 
 
-def networks(_: str | None) -> str:
-    """Every registered network."""
+def networks(pattern: str | None) -> str:
+    """Every registered network, or those that match a pattern."""
     rows = []
-    for name in list_models():
+    for name in list_models(pattern or "*"):
         model = build(name)
         plain = costs(model)
         model.set_grad_checkpointing()
@@ -86,6 +86,23 @@ def runs(_: str | None) -> str:
     return "\n".join(
         ["| network | parameters | GMACs at 128x128 | Dice | median |", "|---|---:|---:|---:|---:|", *rows]
     )
+
+
+def training(_: str | None) -> str:
+    """The course of the training of mask_dino_small: means over the hundred steps before."""
+    result = json.loads((PAGES.parent / "runs" / "mask_dino_small" / "result.json").read_text())
+    shown = [row for row in result["course"] if row["step"] in (100, 200, 500, 1000, result["steps"])]
+    header = "| step | total | class | mask | dice |\n|---:|---:|---:|---:|---:|"
+    rows = [
+        f"| {row['step']} | {row['total']:.1f} | {row['ce']:.3f} | {row['mask']:.3f} | {row['dice']:.3f} |"
+        for row in shown
+    ]
+    scores = (
+        f"After {result['steps']} steps of {result['batch']} slices at {result['side']}x{result['side']} "
+        f"({result['seconds'] / 60:.0f} minutes on one CPU thread), on the validation patients: mean patient "
+        f"Dice {result['dice_patient']:.3f}, Dice over all pixels {result['dice_dataset']:.3f}. One seed, the last weights."
+    )
+    return "\n".join([header, *rows, "", scores])
 
 
 def read_costs(folder: Path) -> ModelSummary:
@@ -114,7 +131,7 @@ def costs(model: SegmentationModel) -> str:
     return f"{counted.parameters:,} | {counted.macs / 1e9:.4f} | {counted.flops / 1e9:.4f} | {memory}"
 
 
-TABLES = {function.__name__: function for function in (stages, variants, resunets, encoders, networks, runs)}
+TABLES = {function.__name__: function for function in (stages, variants, resunets, encoders, networks, runs, training)}
 
 
 def with_tables(page: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIGHT = [f"brainseg.{layer}" for layer in ("models", "losses", "transforms", "inference", "data", "visualization")]
-MODULES = [*LIGHT, "brainseg.metrics", "brainseg.metrics.functional", "brainseg.training"]
+MODULES = [*LIGHT, "brainseg.models.mask_dino", "brainseg.metrics", "brainseg.metrics.functional", "brainseg.training"]
 
 
 def modules_after(code: str) -> set[str]:

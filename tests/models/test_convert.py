@@ -17,9 +17,8 @@ from brainseg.models import (
     create_model,
 )
 from brainseg.models.convert import _SOURCES
-from brainseg.models.convert_mask_dino import _RESNETS, _resnet_keys, mask_dino_head_keys
 from tests.conftest import SHARED
-from tests.official import official_state_dict
+from tests.official import official_mask_dino, official_state_dict
 
 CHANNELS = (8, 16, 32, 64, 128)
 every_source = pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def fake_checkpoint(name: str) -> dict[str, torch.Tensor]:
     ("name", "keys", "parameters"),
     [
         ("r50", 716, (23_454_912, 6_035_904, 14_325_620)),
-        pytest.param("swinl", 816, (195_201_204, 12_828_224, 14_769_716), marks=pytest.mark.slow),
+        ("swinl", 816, (195_201_204, 12_828_224, 14_769_716)),
     ],
 )
 def test_an_official_mask_dino_is_loaded_whole(name: str, keys: int, parameters: tuple[int, ...]) -> None:
@@ -165,9 +164,7 @@ def test_damaged_mask_dino_files_are_refused() -> None:
 def test_arguments_of_other_mask_dinos_are_read_from_their_keys(arguments: dict[str, Any]) -> None:
     narrow = {"conv_dim": 32, "mask_dim": 16, "hidden_dim": 64, "encoder_layers": 2, "decoder_layers": 2}
     model = MaskDINO(2, 3, backbone="resnet101", **{**narrow, **arguments})
-    keys = {f"sem_seg_head.{key}": f"query_head.{ours}" for key, ours in mask_dino_head_keys(model.config).items()}
-    own = model.state_dict()
-    official = {theirs: own[ours] for theirs, ours in {**keys, **_resnet_keys(_RESNETS["resnet101"])}.items() if ours}
+    own, official = model.state_dict(), official_mask_dino(model)
     config = config_from_state_dict(official, "MaskDINO")
     assert {name: model.config[name] for name in config} == config
     converted = convert_state_dict(official, "MaskDINO")

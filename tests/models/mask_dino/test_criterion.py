@@ -153,7 +153,7 @@ def test_infinite_predictions_are_named() -> None:
 
 def test_predictions_of_evaluation_are_refused_for_want_of_masks() -> None:
     given = predictions(aux=[QueryPredictions(torch.zeros(2, 5, 2), None, torch.rand(2, 5, 4))])
-    with pytest.raises(ValueError, match="no masks .*call forward_queries with targets"):
+    with pytest.raises(ValueError, match=r"no masks .*call forward_queries with targets"):
         SetCriterion(2, num_points=20)(given, targets())
 
 

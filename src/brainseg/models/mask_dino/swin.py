@@ -15,7 +15,7 @@ class PaddedBlock(SwinTransformerBlock):
         height, width = x.shape[1], x.shape[2]
         rows, columns = self.window_size
         padded = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
-        attended: Tensor = super()._attn(padded)[:, :height, :width]
+        attended: Tensor = super()._attn(padded)[:, :height, :width]  # type: ignore[no-untyped-call]
         return attended
 
 
