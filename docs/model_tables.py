@@ -100,7 +100,7 @@ def training(_: str | None) -> str:
     scores = (
         f"After {result['steps']} steps of {result['batch']} slices at {result['side']}x{result['side']} "
         f"({result['seconds'] / 60:.0f} minutes on one CPU thread), on the validation patients: mean patient "
-        f"Dice {result['dice_patient']:.3f}, Dice over all pixels {result['dice_dataset']:.3f}. One seed, the last weights."
+        f"Dice {result['dice_patient']:.3f}, Dice over all pixels {result['dice_dataset']:.3f}. One seed."
     )
     return "\n".join([header, *rows, "", scores])
 

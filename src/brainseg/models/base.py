@@ -313,6 +313,19 @@ def check_counts(name: str, values: Any, number: int | None = None) -> list[int]
     return [check_count(f"each of {name}", count) for count in counts]
 
 
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """ValueError unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> float:
+    """The value as a plain number; ValueError unless it lies within low and high, ends included."""
+    if isinstance(value, bool | str) or not isinstance(value, SupportsFloat) or not low <= float(value) <= high:
+        raise ValueError(f"{name} must lie in {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
 def check_rate(name: str, value: Any) -> float:
     """The value as a plain number; ValueError unless it lies in [0, 1)."""
     if isinstance(value, bool | str) or not isinstance(value, SupportsFloat) or not 0 <= float(value) < 1:

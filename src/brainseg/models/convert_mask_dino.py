@@ -94,8 +94,8 @@ def mask_dino_config(given: Mapping[str, Tensor]) -> dict[str, Any]:
     backbone, channels = _backbone(given)
     stem = "backbone.patch_embed.proj" if backbone.startswith("swin") else "backbone.stem.conv1"
     return {
-        "in_channels": _shape(given, f"{stem}.weight")[1],
-        "num_classes": _shape(given, f"{PREFIX}predictor.label_enc.weight")[0],
+        "in_channels": _shape(given, f"{stem}.weight", 4)[1],
+        "num_classes": _shape(given, f"{PREFIX}predictor.label_enc.weight", 2)[0],
         "backbone": backbone,
         "feature_norms": backbone.startswith("swin"),
         **_head_config(given, channels),
@@ -105,34 +105,38 @@ def mask_dino_config(given: Mapping[str, Tensor]) -> dict[str, Any]:
 def _head_config(given: Mapping[str, Tensor], channels: Mapping[str, int]) -> dict[str, Any]:
     pixel_decoder, predictor = f"{PREFIX}pixel_decoder.", f"{PREFIX}predictor."
     encoder = f"{pixel_decoder}transformer.encoder.layers."
-    levels, conv_dim = _shape(given, f"{pixel_decoder}transformer.level_embed")
+    levels, conv_dim = _shape(given, f"{pixel_decoder}transformer.level_embed", 2)
     names = {width: name for name, width in channels.items()}
     features = []
     for i in range(levels):
-        _, width, side, _ = _shape(given, f"{pixel_decoder}input_proj.{i}.0.weight")
+        _, width, side, _ = _shape(given, f"{pixel_decoder}input_proj.{i}.0.weight", 4)
         if side == 1:
             features.append(names.get(width, f"of {width} channels"))
     if unknown := set(features) - set(channels):
         raise ValueError(f"this is no state dict of MaskDINO: its pixel decoder reads features {sorted(unknown)}")
-    classes, hidden_dim = _shape(given, f"{predictor}class_embed.weight")
-    num_classes, _ = _shape(given, f"{predictor}label_enc.weight")
+    classes, hidden_dim = _shape(given, f"{predictor}class_embed.weight", 2)
+    num_classes, _ = _shape(given, f"{predictor}label_enc.weight", 2)
     two_stage = f"{predictor}enc_output.weight" in given
     content = f"{predictor}query_feat.weight"
-    (offsets,) = _shape(given, f"{encoder}0.self_attn.sampling_offsets.bias")
+    (offsets,) = _shape(given, f"{encoder}0.self_attn.sampling_offsets.bias", 1)
+    if classes not in (num_classes, num_classes + 1) or not levels:
+        raise ValueError(
+            f"this is no state dict of MaskDINO: {classes} class outputs for {num_classes} classes, {levels} levels"
+        )
     return {
         "encoder_features": sorted(features),
         "total_levels": levels,
         "feature_order": "low2high" if len(features) > 1 and features == sorted(features) else "high2low",
         "conv_dim": conv_dim,
-        "mask_dim": _shape(given, f"{pixel_decoder}mask_features.weight")[0],
+        "mask_dim": _shape(given, f"{pixel_decoder}mask_features.weight", 4)[0],
         "hidden_dim": hidden_dim,
         "encoder_layers": _blocks(given, encoder),
         "encoder_heads": offsets // (levels * 4 * 2),  # of 4 points (x, y), always
-        "encoder_ffn": _shape(given, f"{encoder}0.linear1.weight")[0],
+        "encoder_ffn": _shape(given, f"{encoder}0.linear1.weight", 2)[0],
         "fpn_norm": f"{pixel_decoder}layer_1.norm.weight" in given,
         "decoder_layers": _blocks(given, f"{predictor}decoder.layers."),
-        "decoder_ffn": _shape(given, f"{predictor}decoder.layers.0.linear1.weight")[0],
-        "num_queries": _shape(given, content)[0] if content in given else 300,
+        "decoder_ffn": _shape(given, f"{predictor}decoder.layers.0.linear1.weight", 2)[0],
+        "num_queries": _shape(given, content, 2)[0] if content in given else 300,
         "two_stage": two_stage,
         "learn_content": two_stage and content in given,
         "init_box": "bitmask" if two_stage else "no",
@@ -144,13 +148,13 @@ def _backbone(given: Mapping[str, Tensor]) -> tuple[str, dict[str, int]]:
     """Timm's name of the backbone, and the channels of its features."""
     if "backbone.stem.conv1.weight" in given:
         blocks = tuple(_blocks(given, f"backbone.res{i}.") for i in range(2, 6))
-        channels = {f"res{i}": _shape(given, f"backbone.res{i}.0.conv3.weight")[0] for i in range(2, 6)}
+        channels = {f"res{i}": _shape(given, f"backbone.res{i}.0.conv3.weight", 4)[0] for i in range(2, 6)}
         for name, number in _RESNETS.items():
             if number == blocks:
                 return name, channels
         raise ValueError(f"the ResNet of this state dict has {blocks} blocks; known are {_RESNETS}")
-    channels = {f"res{i + 2}": _shape(given, f"backbone.norm{i}.weight")[0] for i in range(4)}
-    places, _ = _shape(given, "backbone.layers.0.blocks.0.attn.relative_position_bias_table")
+    channels = {f"res{i + 2}": _shape(given, f"backbone.norm{i}.weight", 1)[0] for i in range(4)}
+    places, _ = _shape(given, "backbone.layers.0.blocks.0.attn.relative_position_bias_table", 2)
     window = (math.isqrt(places) + 1) // 2
     swin = (channels["res2"], _blocks(given, "backbone.layers.2.blocks."), window)
     if swin in _SWINS:
@@ -213,9 +217,12 @@ def _blocks(given: Mapping[str, Tensor], prefix: str) -> int:
     return len({key.removeprefix(prefix).partition(".")[0] for key in given if key.startswith(prefix)})
 
 
-def _shape(given: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
+def _shape(given: Mapping[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
     if key not in given:
         raise ValueError(
             f"this is no state dict of MaskDINO: missing key {key!r}; give what its file has under 'model'"
         )
-    return tuple(given[key].shape)
+    shape = tuple(given[key].shape)
+    if len(shape) != rank:
+        raise ValueError(f"this is no state dict of MaskDINO: {key!r} has shape {shape}, expected {rank} axes")
+    return shape

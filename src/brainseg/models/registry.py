@@ -68,7 +68,8 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
     if name not in _MODELS:
         raise ValueError(f"{no_such('model', name, _MODELS)} list_models() shows all")
     network, defaults = _MODELS[name]
-    if arguments.get("encoder") is not None:  # the widths of the name are those of the encoder that it replaces
+    # The widths of the name are those of the encoder or backbone that an argument replaces.
+    if arguments.get("encoder") is not None or arguments.get("backbone", "small") != "small":
         defaults = {key: value for key, value in defaults.items() if key != "channels"}
     arguments = {**defaults, **arguments}
     if weights is None:

@@ -2,6 +2,7 @@
 
 import copy
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -197,3 +198,35 @@ def test_noise_moves_centres_by_a_fifth_of_a_side_and_flips_a_fifth_of_the_label
     table = denoising.label_enc.weight
     flipped = torch.cat([(x.queries.content[0] != table[0]).any(dim=1) for x in noised if x]).float().mean()
     assert 0.17 < flipped < 0.23
+
+
+def test_draws_of_half_precision_models_never_name_a_class_too_many() -> None:
+    def draw(name: str, shape: tuple[int, ...]) -> Tensor:
+        return torch.full(shape, 1 - 2**-24 if name == "dn/label" else 0.0)
+
+    target: Target = {"labels": torch.tensor([0]), "boxes": torch.rand(1, 4), "masks": torch.zeros(1, 8, 8)}
+    denoising = Denoising(3, 8).bfloat16()
+    noised = denoising([target], draw)
+    assert noised is not None
+    assert torch.equal(noised.queries.content[0, 0], denoising.label_enc.weight[2])
+    assert noised.queries.anchors.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"feature_order": "low2hi"}, "feature_order must be one of 'high2low', 'low2high', got 'low2hi'"),
+        ({"encoder_features": ("res6",)}, "some of res2, res3, res4, res5"),
+        ({"levels": 2}, "total_levels must be at least"),
+    ],
+)
+def test_a_pixel_decoder_that_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PixelDecoder((8, 12, 16, 20), **arguments)
+
+
+def test_features_that_no_loss_reaches_are_frozen() -> None:
+    coarse = {"encoder_features": ("res4", "res5"), "levels": 2, "channels": 32}
+    for order, trained in (("high2low", True), ("low2high", False)):
+        decoder = PixelDecoder((8, 12, 16, 20), feature_order=order, **coarse)
+        assert all(parameter.requires_grad == trained for parameter in decoder.fusions.parameters())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from brainseg.models import HungarianMatcher, QueryPredictions, SetCriterion
@@ -76,6 +77,21 @@ def test_infinite_logits_do_not_stop_the_matcher() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_changes_no_assignment_of_sure_masks(dtype: torch.dtype) -> None:
+    masks = torch.zeros(5, 64, 64)
+    for i in range(5):
+        masks[i, 12 * i : 12 * i + 12] = 1
+    sure = F.avg_pool2d(masks, 4)[None] * 60 - 30
+    given = QueryPredictions(torch.zeros(1, 10, 1), torch.cat([sure, -sure], dim=1), torch.full((1, 10, 4), 0.5))
+    target: Target = {"labels": torch.zeros(5).long(), "boxes": torch.full((5, 4), 0.5), "masks": masks > 0}
+    with torch.autocast("cpu", dtype):
+        pairs = HungarianMatcher()(given, [target])
+        total, _ = SetCriterion(1, denoising="no")(given, [target], rand=draw)
+    assert pairs.queries.tolist() == pairs.objects.tolist() == [0, 1, 2, 3, 4]
+    torch.testing.assert_close(total, SetCriterion(1, denoising="no")(given, [target], rand=draw)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_confident_logits_of_half_types_have_finite_costs(dtype: torch.dtype) -> None:
     given = predictions()
     assert given.pred_masks is not None
@@ -97,7 +113,7 @@ def test_losses_of_one_sure_query_are_those_of_the_formulas() -> None:
     (target,) = targets_from_masks(masks)
     logits = torch.full((1, 2, 1), -math.inf)
     logits[0, 1] = 0.3
-    exact = torch.nn.functional.avg_pool2d(masks, 4) * 40 - 20
+    exact = F.avg_pool2d(masks, 4) * 40 - 20
     given = QueryPredictions(logits.clamp(min=-50), torch.cat([-exact, exact], dim=1), torch.full((1, 2, 4), 0.5))
     total, parts = SetCriterion(1, num_points=2000, denoising="no")(given, [target])
     p = 1 / (1 + math.exp(-0.3))
@@ -153,7 +169,7 @@ def test_infinite_predictions_are_named() -> None:
 
 def test_predictions_of_evaluation_are_refused_for_want_of_masks() -> None:
     given = predictions(aux=[QueryPredictions(torch.zeros(2, 5, 2), None, torch.rand(2, 5, 4))])
-    with pytest.raises(ValueError, match=r"no masks .*call forward_queries with targets"):
+    with pytest.raises(ValueError, match=r"have no masks; call forward_queries with targets"):
         SetCriterion(2, num_points=20)(given, targets())
 
 
@@ -172,3 +188,40 @@ def test_the_number_of_objects_is_the_mean_over_processes(monkeypatch: pytest.Mo
     monkeypatch.undo()
     alone, _ = criterion(predictions(), targets(), rand=draw)
     torch.testing.assert_close(shared, alone * 3 / 4.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"denoising": "seq"}, "denoising must be one of 'seg', 'standard', 'no', got 'seq'"),
+        ({"weights": {"box": 1.0}}, "weights are of ce, mask, dice, bbox, giou, got box"),
+        ({"num_points": 0}, "num_points must be a positive integer"),
+        ({"importance": 1.5}, "importance must lie in 0 to 1"),
+        ({"things": [2]}, r"things must be some of the classes 0 to 1, got \[2\]"),
+        ({"things": "0"}, "things must be some of the classes"),
+        ({"things": 1}, "things must be some of the classes"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SetCriterion(2, **arguments)
+
+
+def test_a_matcher_by_itself_wants_masks_of_the_padded_size() -> None:
+    with pytest.raises(ValueError, match=r"must have 64x64 pixels as the padded image, got \[\(16, 16\)\]"):
+        HungarianMatcher(num_points=20)(predictions(), [{**t, "masks": t["masks"][:, :16, :16]} for t in targets()])
+
+
+def test_a_few_masks_are_read_at_a_time() -> None:
+    given = predictions(queries=60, batch=1)
+    many = targets((40,))
+    pairs = HungarianMatcher(num_points=20)(given, many, rand=draw)
+    _, parts = SetCriterion(2, num_points=20, denoising="no", importance=0.0)(given, many, rand=draw)
+    points = draw("points/last/rand", (40, 20, 2))
+    grid = (2 * points - 1)[:, :, None]
+    read = [
+        F.grid_sample(x[:, None].float(), grid, align_corners=False)[:, 0, :, 0]
+        for x in (given.masks[0, pairs.queries], many[0]["masks"][pairs.objects])
+    ]
+    expected = F.binary_cross_entropy_with_logits(*read)
+    torch.testing.assert_close(parts["loss_mask"], expected)

@@ -58,6 +58,9 @@ def disk(batch: int = 2, classes: int = 1, height: int = 64, width: int = 96) ->
         ({"backbone": "resnet18"}, "channels are the widths of backbone='small'"),
         ({"backbone": "vit_tiny_patch16_224", "channels": None}, "features of strides"),
         ({"backbone": nn.Conv2d(3, 8, 1)}, "MaskDINOHead"),
+        ({"frozen_norms": "no"}, "frozen_norms must be True or False, got 'no'"),
+        ({"things": [1]}, r"things must be some of the classes 0 to 0, got \[1\]"),
+        ({"dn_noise": None}, "dn_noise must lie in 0 to 1"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -195,6 +198,11 @@ def test_reset_classifier_changes_what_belongs_to_classes_alone() -> None:
     assert model.criterion(predictions, targets)[0].dtype == torch.float64
     with pytest.raises(ValueError, match="num_classes must be a positive integer, got 0"):
         model.reset_classifier(0)
+    with pytest.raises(ValueError, match="things must be some of the classes 0 to 0"):
+        small(num_classes=2, things=[1]).reset_classifier(1)
+    model.criterion.weights["ce"] = 1.0
+    model.reset_classifier(2)
+    assert model.criterion.weights["ce"] == 1.0  # a criterion that was changed stays
 
 
 def test_weights_are_loaded_into_another_way_of_training(tmp_path: Path) -> None:
@@ -216,9 +224,12 @@ def test_a_backbone_of_ones_own_needs_four_features() -> None:
     features = model.backbone(images())
     with torch.no_grad():
         assert torch.equal(head(features).pred_logits, model.forward_queries(images()).pred_logits)
-    with pytest.raises(ValueError, match=r"must have shapes .*\(2, 16, 2, 3\).* got .*pad images to a multiple of 32"):
+    with pytest.raises(ValueError, match=r"must have sides .*\(2, 3\)\], got .*pad images to a multiple of 32"):
         head([*features[:3], features[3][..., 1:]])
-    with pytest.raises(TypeError, match="must be a list, fine to coarse, got a dict"):
+    for wrong in ([], features[:3], [x.movedim(1, -1) for x in features], [x[0] for x in features]):
+        with pytest.raises(ValueError, match=r"with D = \[8, 8, 16, 16\], got"):
+            head(wrong)
+    with pytest.raises(TypeError, match="must be a list of tensors, fine to coarse, got dict"):
         head(dict(zip(("res2", "res3", "res4", "res5"), features, strict=True)))
 
 
@@ -271,7 +282,17 @@ def test_onnx_runs_at_other_sizes(tmp_path: Path) -> None:
             torch.testing.assert_close(torch.from_numpy(found), model(x), atol=1e-3, rtol=1e-3)
 
 
+def test_masks_of_another_size_are_refused() -> None:
+    for mode in (True, False):
+        with pytest.raises(ValueError, match=r"masks of target 0 are \(1, 32, 48\), and the image has .*\(64, 96\)"):
+            small().train(mode).forward_queries(images(), targets_from_masks(disk()[..., ::2, ::2]))
+
+
+def test_an_empty_batch_has_empty_logits() -> None:
+    assert small().eval()(images()[:0]).shape == (0, 1, 64, 96)
+
+
 def test_create_model_takes_another_backbone() -> None:
     with torch.device("meta"):
-        model = create_model("mask_dino_small", backbone="test_resnet", channels=None)
+        model = create_model("mask_dino_small", backbone="test_resnet")
     assert model.config["hidden_dim"] == 128

@@ -104,5 +104,24 @@ def test_panoptic_maps_number_their_segments_from_one() -> None:
 
 def test_predictions_without_masks_are_refused() -> None:
     given = QueryPredictions(torch.ones(1, 1, 1), None, torch.ones(1, 1, 4))
-    with pytest.raises(ValueError, match="give the last layer's"):
+    with pytest.raises(ValueError, match="take the last layer"):
         semantic_inference(given)
+
+
+@pytest.mark.parametrize("size", [(33, 40), (0, 40), (3, 30, 40), 32])
+def test_sizes_that_cannot_be_are_refused(size: object) -> None:
+    for result in (semantic_logits, semantic_inference, instance_inference):
+        with pytest.raises(ValueError, match="image_size"):
+            result(predictions(), size)  # type: ignore[operator]
+
+
+def test_a_temperature_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        semantic_inference(predictions(), temperature=0.0)
+
+
+def test_many_queries_are_taken_a_few_at_a_time() -> None:
+    given = QueryPredictions(torch.randn(1, 40, 2), torch.randn(1, 40, 8, 8), torch.rand(1, 40, 4))
+    masks = F.interpolate(given.pred_masks, (32, 32), mode="bilinear").sigmoid()
+    expected = (given.pred_logits.sigmoid()[..., None, None] * masks[:, :, None]).amax(dim=1).logit()
+    torch.testing.assert_close(semantic_logits(given), expected, atol=1e-5, rtol=1e-5)

@@ -1,14 +1,17 @@
 """The loss of the queries of all layers."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from brainseg.models.base import check_choice, check_count, check_range
 from brainseg.models.mask_dino.boxes import giou
+from brainseg.models.mask_dino.layers import without_autocast
 from brainseg.models.mask_dino.matcher import HungarianMatcher, Pairs, read_points
 from brainseg.models.mask_dino.positions import at_least_float32
 from brainseg.models.mask_dino.predictions import QueryPredictions
@@ -55,14 +58,18 @@ class SetCriterion(nn.Module):
         things: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        check_choice("denoising", denoising, get_args(DenoisingMode))
+        if unknown := set(weights or {}) - set(LOSS_WEIGHTS):
+            raise ValueError(f"weights are of {', '.join(LOSS_WEIGHTS)}, got {', '.join(sorted(map(str, unknown)))}")
+        self.num_classes = check_count("num_classes", num_classes)
+        self.num_points = check_count("num_points", num_points)
         self.matcher = matcher or HungarianMatcher(num_points=num_points)
         self.weights = {**LOSS_WEIGHTS, **(weights or {})}
-        self.num_points = num_points
-        self.candidates, self.important = int(oversample * num_points), int(importance * num_points)
+        self.candidates = int(check_range("oversample", oversample, 1, 1000) * num_points)
+        self.important = int(check_range("importance", importance, 0, 1) * num_points)
         self.denoising = denoising
         self.softmax_classes = softmax_classes
-        self.things = things
+        self.things = check_things(things, num_classes)
 
     def forward(
         self, predictions: QueryPredictions, targets: Sequence[Target], *, rand: Rand | None = None
@@ -86,11 +93,16 @@ class SetCriterion(nn.Module):
             RuntimeWarning: a total that is not finite, with the names of the predictions to blame. It is no error,
                 since loss scaling leaves such steps out.
         """
-        check_targets(targets, predictions.pred_logits.shape[0], self.num_classes)
-        height, width = (4 * side for side in self._masks(predictions).shape[-2:])
-        targets = pad_targets(targets, height, width)
         device = predictions.pred_logits.device
-        rand = rand or torch_rand(device)
+        check_targets(targets, predictions.pred_logits.shape[0], self.num_classes, device)
+        height, width = (4 * side for side in predictions.masks.shape[-2:])
+        with without_autocast(device):
+            return self._all_losses(predictions, pad_targets(targets, height, width), rand or torch_rand(device))
+
+    def _all_losses(
+        self, predictions: QueryPredictions, targets: Sequence[Target], rand: Rand
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        device = predictions.pred_logits.device
         objects = self._number_of_objects(targets, device)
 
         parts: dict[str, Tensor] = {}
@@ -145,9 +157,9 @@ class SetCriterion(nn.Module):
         labels = torch.cat([target["labels"] for target in targets]).long()[pairs.objects]
         losses = {"ce": self._class_loss(layer.pred_logits.to(precision), pairs, labels, objects)}
         if masks:
-            own = self._masks(layer)[pairs.images, pairs.queries].to(precision)
-            theirs = torch.cat([target["masks"].to(precision) for target in targets])[pairs.objects]
-            losses["mask"], losses["dice"] = self._mask_losses(own, theirs, objects, rand, stage)
+            own = layer.masks[pairs.images, pairs.queries].to(precision)
+            theirs = torch.cat([target["masks"] for target in targets])
+            losses["mask"], losses["dice"] = self._mask_losses(own, theirs, pairs.objects, objects, rand, stage)
         boxes = layer.pred_boxes[pairs.images, pairs.queries].to(precision)
         target_boxes = torch.cat([target["boxes"] for target in targets]).to(precision)[pairs.objects]
         if self.things is not None:
@@ -171,12 +183,14 @@ class SetCriterion(nn.Module):
         return ((0.75 - 0.5 * target) * miss**2 * ce).sum() / objects
 
     def _mask_losses(
-        self, logits: Tensor, target: Tensor, objects: Tensor, rand: Rand, stage: str
+        self, logits: Tensor, target: Tensor, indices: Tensor, objects: Tensor, rand: Rand, stage: str
     ) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy and Dice at points of the pairs' maps: (R, h, w) and (R, H, W)."""
+        """Binary cross-entropy and Dice at points of maps (R, h, w) and of their objects' masks (n, H, W)."""
         with torch.no_grad():
             points = self._uncertain_points(logits, rand, stage)
-            labels = read_points(target, points)
+            # A few at a time: denoising repeats the objects, and their masks have 16 times the pixels of the logits.
+            parts = zip(torch.split(indices, 16), torch.split(points, 16), strict=True)
+            labels = torch.cat([read_points(target[i].to(logits.dtype), p) for i, p in parts])
         x = read_points(logits, points)
         mask = F.binary_cross_entropy_with_logits(x, labels, reduction="none").mean(dim=1).sum() / objects
         p = x.sigmoid()
@@ -192,19 +206,26 @@ class SetCriterion(nn.Module):
         further = rand(f"points/{stage}/rand", (rows, self.num_points - self.important, 2)).to(logits)
         return torch.cat([chosen_points, further], dim=1)
 
-    def _masks(self, layer: QueryPredictions) -> Tensor:
-        if layer.pred_masks is None:
-            raise ValueError(
-                "the layers before the last have no masks in evaluation; call forward_queries with targets"
-            )
-        return layer.pred_masks
-
     def _number_of_objects(self, targets: Sequence[Target], device: torch.device) -> Tensor:
         number = torch.tensor(float(sum(len(target["labels"]) for target in targets)), device=device)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(number)
             number = number / distributed.get_world_size()
         return number.clamp(min=1)
+
+
+def check_things(things: Sequence[int] | None, num_classes: int) -> list[int] | None:
+    """The classes as plain integers; ValueError unless they are some of the classes."""
+    if things is None:
+        return None
+    sound = isinstance(things, Iterable) and not isinstance(things, str)
+    if not sound or not all(_is_class(k, num_classes) for k in things):
+        raise ValueError(f"things must be some of the classes 0 to {num_classes - 1}, got {things!r}")
+    return [int(k) for k in things]
+
+
+def _is_class(k: object, num_classes: int) -> bool:
+    return isinstance(k, Integral) and not isinstance(k, bool) and 0 <= int(k) < num_classes
 
 
 def _warn_of_infinite(layers: Mapping[str, QueryPredictions]) -> None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brainseg.models.base import check_count
 from brainseg.models.mask_dino.positions import at_least_float32
 
 
@@ -63,6 +64,8 @@ class DeformableAttention(nn.Module):
 
     def __init__(self, channels: int, levels: int, *, heads: int = 8, points: int = 4) -> None:
         super().__init__()
+        for name, value in (("levels", levels), ("heads", heads), ("points", points)):
+            check_count(name, value)
         if channels % heads:
             raise ValueError(
                 f"deformable attention needs channels that are a multiple of {heads} heads, got {channels}"
@@ -91,7 +94,7 @@ class DeformableAttention(nn.Module):
         nn.init.xavier_uniform_(self.output_proj.weight)
 
     def forward(self, query: Tensor, reference: Tensor, tokens: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        value = self.value_proj(tokens).unflatten(-1, (self.heads, -1))
+        value = self.value_proj(tokens).unflatten(-1, (self.heads, tokens.shape[-1] // self.heads))
         offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
         weights = self.attention_weights(query).unflatten(-1, (self.heads, self.levels * self.points)).softmax(-1)
         weights = weights.unflatten(-1, (self.levels, self.points))

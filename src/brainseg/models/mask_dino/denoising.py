@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from brainseg.models.mask_dino.positions import inverse_sigmoid
+from brainseg.models.base import check_count, check_range
+from brainseg.models.mask_dino.positions import at_least_float32, inverse_sigmoid
 from brainseg.models.mask_dino.query_selection import Queries
 from brainseg.models.mask_dino.randomness import Rand
 from brainseg.models.mask_dino.targets import Target
@@ -55,31 +56,32 @@ class Denoising(nn.Module):
 
     def __init__(self, num_classes: int, channels: int, *, number: int = 100, noise: float = 0.4) -> None:
         super().__init__()
-        self.num_classes, self.number, self.noise = num_classes, number, noise
+        self.num_classes, self.number = check_count("num_classes", num_classes), check_count("number", number)
+        self.noise = check_range("noise", noise, 0, 1)
         self.label_enc = nn.Embedding(num_classes, channels)
 
     def forward(self, targets: Sequence[Target], rand: Rand) -> NoisedQueries | None:
         """The noised queries of the targets; None without objects, or with more than `number` in an image."""
         counts = [len(target["labels"]) for target in targets]
-        most = max(counts)
+        most = max(counts, default=0)
         groups = self.number // most if most else 0
         if groups == 0:
             return None
         weight = self.label_enc.weight
         rows = sum(counts) * groups
         labels = torch.cat([target["labels"] for target in targets]).long().repeat(groups)
-        boxes = torch.cat([target["boxes"] for target in targets]).to(weight.dtype).repeat(groups, 1)
+        precision = at_least_float32(weight.dtype)  # a draw just below 1 would become 1 in half types
+        boxes = torch.cat([target["boxes"] for target in targets]).to(precision).repeat(groups, 1)
         if self.noise > 0:
-            draws = {name: rand(f"dn/{name}", (rows,)).to(weight) for name in ("flip", "label")}
-            random_labels = (draws["label"] * self.num_classes).long()
-            labels = torch.where(draws["flip"] < self.noise / 2, random_labels, labels)
+            flip, label = (rand(f"dn/{name}", (rows,)).to(boxes) for name in ("flip", "label"))
+            labels = torch.where(flip < self.noise / 2, (label * self.num_classes).long(), labels)
             reach = torch.cat([boxes[:, 2:] / 2, boxes[:, 2:]], dim=1) * self.noise
-            boxes = (boxes + (2 * rand("dn/box", (rows, 4)).to(weight) - 1) * reach).clamp(0, 1)
+            boxes = (boxes + (2 * rand("dn/box", (rows, 4)).to(boxes) - 1) * reach).clamp(0, 1)
 
         image = [index for index, count in enumerate(counts) for _ in range(count)] * groups
         slot = [group * most + place for group in range(groups) for count in counts for place in range(count)]
         where = (torch.tensor(image, device=weight.device), torch.tensor(slot, device=weight.device))
         content = weight.new_zeros(len(counts), most * groups, weight.shape[1])
-        anchors = weight.new_zeros(len(counts), most * groups, 4)
+        anchors = boxes.new_zeros(len(counts), most * groups, 4)
         content = content.index_put(where, self.label_enc(labels))
         return NoisedQueries(Queries(content, anchors.index_put(where, inverse_sigmoid(boxes))), groups)

@@ -6,11 +6,11 @@ from typing import Any, TypedDict, Unpack, get_args
 import torch
 from torch import Tensor, nn
 
-from brainseg.models.base import check_count, check_counts, check_rate
-from brainseg.models.mask_dino.criterion import DenoisingMode, SetCriterion
+from brainseg.models.base import check_choice, check_count, check_counts, check_range, check_rate
+from brainseg.models.mask_dino.criterion import DenoisingMode, SetCriterion, check_things
 from brainseg.models.mask_dino.denoising import Denoising, NoisedQueries
 from brainseg.models.mask_dino.mask_head import MaskHead
-from brainseg.models.mask_dino.pixel_decoder import FEATURES, FeatureOrder, PixelDecoder
+from brainseg.models.mask_dino.pixel_decoder import FEATURES, FeatureOrder, PixelDecoder, check_levels
 from brainseg.models.mask_dino.predictions import QueryPredictions
 from brainseg.models.mask_dino.query_selection import (
     InitBox,
@@ -141,6 +141,7 @@ class MaskDINOHead(nn.Module):
         channels = check_counts("feature_channels", feature_channels, len(FEATURES))
         num_classes = check_count("num_classes", num_classes)
         a = checked_arguments(arguments)
+        a["things"] = check_things(a["things"], num_classes)
         self.arguments = a
         self.feature_channels = channels
         levels, width = a["total_levels"], a["hidden_dim"]
@@ -177,7 +178,15 @@ class MaskDINOHead(nn.Module):
             ffn=a["decoder_ffn"],
             drop=a["decoder_drop"],
         )
-        self.criterion = self._criterion(num_classes)
+        self.criterion = SetCriterion(
+            num_classes,
+            num_points=a["num_points"],
+            oversample=a["oversample"],
+            importance=a["importance"],
+            denoising=a["denoising"],
+            softmax_classes=a["softmax_classes"],
+            things=a["things"],
+        )
 
     def forward(
         self,
@@ -207,10 +216,11 @@ class MaskDINOHead(nn.Module):
 
         queries, interm = self._select(memory, shapes, pixel_embedding)
         noised = None
-        if targets is not None and self.training and self.arguments["denoising"] != "no":
-            check_targets(targets, len(memory), self.denoising.num_classes)
-            targets = pad_targets(targets, 4 * features[0].shape[-2], 4 * features[0].shape[-1])
-            noised = self.denoising(targets, rand or torch_rand(memory.device))
+        if targets is not None:
+            check_targets(targets, len(memory), self.denoising.num_classes, memory.device)
+            padded = pad_targets(targets, 4 * features[0].shape[-2], 4 * features[0].shape[-1])
+            if self.training and self.arguments["denoising"] != "no":
+                noised = self.denoising(padded, rand or torch_rand(memory.device))
         blocked = None
         if noised is not None:
             blocked = noised.blocked(queries.content.shape[1])
@@ -231,12 +241,15 @@ class MaskDINOHead(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Fresh class head and denoising table of `num_classes` classes; the rest stays."""
+        num_classes = check_count("num_classes", num_classes)
+        check_things(self.criterion.things, num_classes)
         like = self.class_embed.weight
         width = self.arguments["hidden_dim"]
         self.class_embed = nn.Linear(width, num_classes + self.arguments["softmax_classes"]).to(like)
-        self.denoising.num_classes = num_classes
         self.denoising.label_enc = nn.Embedding(num_classes, width).to(like)
-        self.criterion = self._criterion(num_classes).train(self.training)
+        for module in (self.class_embed, self.denoising.label_enc):
+            module.train(self.training)
+        self.denoising.num_classes = self.criterion.num_classes = num_classes
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Layers of encoder and decoder are recomputed in the backward pass."""
@@ -289,36 +302,23 @@ class MaskDINOHead(nn.Module):
             softmax=last.softmax,
         )
 
-    def _criterion(self, num_classes: int) -> SetCriterion:
-        a = self.arguments
-        return SetCriterion(
-            num_classes,
-            num_points=a["num_points"],
-            oversample=a["oversample"],
-            importance=a["importance"],
-            denoising=a["denoising"],
-            softmax_classes=a["softmax_classes"],
-            things=a["things"],
-        )
-
     def _check(self, features: Sequence[Tensor]) -> None:
         if torch.compiler.is_compiling():
             return
-        if isinstance(features, Mapping):
-            raise TypeError(
-                f"features must be a list, fine to coarse, got a dict; use [features[n] for n in {FEATURES}]"
-            )
+        if isinstance(features, Mapping) or not all(isinstance(x, Tensor) for x in features):
+            raise TypeError(f"features must be a list of tensors, fine to coarse, got {type(features).__name__}")
         found = [tuple(x.shape) for x in features]
-        height, width = found[0][2:]
-        expected = [
-            (found[0][0], channels, -(-height // 2**i), -(-width // 2**i))
-            for i, channels in enumerate(self.feature_channels)
-        ]
-        if found != expected:
+        channels = [shape[1] for shape in found if len(shape) == 4]
+        if channels != self.feature_channels or len({shape[0] for shape in found}) > 1:
             raise ValueError(
-                f"features of strides 4, 8, 16 and 32 must have shapes {expected}, got {found}; pad images to a "
-                "multiple of 32"
+                f"features must be (B, D, H/s, W/s) for s = 4, 8, 16, 32 with D = {self.feature_channels}, got {found}"
             )
+        height, width = found[0][2:]
+        sides = [(-(-height // 2**i), -(-width // 2**i)) for i in range(len(found))]
+        if [shape[2:] for shape in found] != sides:
+            raise ValueError(f"features must have sides {sides}, got {found}; pad images to a multiple of 32")
+        if any(not x.is_floating_point() for x in features):
+            raise ValueError(f"features must be floating point, got {[x.dtype for x in features]}")
 
 
 def checked_arguments(given: HeadArguments) -> dict[str, Any]:
@@ -327,7 +327,6 @@ def checked_arguments(given: HeadArguments) -> dict[str, Any]:
         raise TypeError(f"Mask DINO takes no {', '.join(sorted(unknown))}; it takes {', '.join(DEFAULTS)}")
     a: dict[str, Any] = {**DEFAULTS, **given}
     a["encoder_features"] = list(a["encoder_features"])
-    a["things"] = None if a["things"] is None else list(a["things"])
     for name, default in DEFAULTS.items():
         if isinstance(default, bool):
             if not isinstance(a[name], bool):
@@ -337,23 +336,13 @@ def checked_arguments(given: HeadArguments) -> dict[str, Any]:
     for name in ("encoder_drop", "decoder_drop"):
         a[name] = check_rate(name, a[name])
     for name, choices in (("feature_order", FeatureOrder), ("init_box", InitBox), ("denoising", DenoisingMode)):
-        if a[name] not in get_args(choices):
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}, got {a[name]!r}")
-    for name, low, high in (("dn_noise", 0, 1), ("importance", 0, 1), ("oversample", 1, 1e3)):
-        if isinstance(a[name], bool | str) or not low <= a[name] <= high:
-            raise ValueError(f"{name} must lie in {low} to {high:g}, got {a[name]!r}")
-    features, levels = a["encoder_features"], a["total_levels"]
-    if not features or len(set(features)) < len(features) or not set(features) <= set(FEATURES):
-        raise ValueError(f"encoder_features must be some of {', '.join(FEATURES)}, each once, got {features}")
-    if levels < len(features) or (len(features) == 1 and levels > 1):
-        raise ValueError(
-            f"total_levels must be at least the number of encoder_features, and 1 for a single one, got {levels} for "
-            f"{len(features)}"
-        )
+        check_choice(name, a[name], get_args(choices))
+    for name, low, high in (("dn_noise", 0, 1), ("importance", 0, 1), ("oversample", 1, 1000)):
+        a[name] = check_range(name, a[name], low, high)
+    check_levels(a["encoder_features"], a["total_levels"])
     for name, divisor in (
         ("conv_dim", 32),
         ("conv_dim", a["encoder_heads"]),
-        ("conv_dim", 4),
         ("hidden_dim", a["decoder_heads"]),
         ("hidden_dim", 4),
     ):

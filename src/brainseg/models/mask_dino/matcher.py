@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainseg.models.base import check_count
 from brainseg.models.mask_dino.boxes import giou
+from brainseg.models.mask_dino.layers import without_autocast
 from brainseg.models.mask_dino.positions import at_least_float32
 from brainseg.models.mask_dino.predictions import QueryPredictions
 from brainseg.models.mask_dino.randomness import Rand, torch_rand
@@ -54,7 +56,7 @@ class HungarianMatcher:
             "box": box_weight,
             "giou": giou_weight,
         }
-        self.num_points = num_points
+        self.num_points = check_count("num_points", num_points)
 
     def __call__(
         self, predictions: QueryPredictions, targets: Sequence[Target], *, rand: Rand | None = None, stage: str = "last"
@@ -107,31 +109,36 @@ class HungarianMatcher:
         self, predictions: QueryPredictions, targets: Sequence[Target], *, rand: Rand | None = None, stage: str = "last"
     ) -> list[dict[str, Tensor]]:
         """The terms "class", "mask", "dice", "box" and "giou" by themselves, for each image (Q, n)."""
-        if predictions.pred_masks is None:
+        device = predictions.pred_logits.device
+        height, width = (4 * side for side in predictions.masks.shape[-2:])
+        if shapes := {tuple(target["masks"].shape[-2:]) for target in targets} - {(height, width)}:
             raise ValueError(
-                "these predictions have no masks of the layers before the last; call forward_queries with targets"
+                f"masks of the targets must have {height}x{width} pixels as the padded image, got {sorted(shapes)}; "
+                "SetCriterion pads them"
             )
-        rand = rand or torch_rand(predictions.pred_logits.device)
+        rand = rand or torch_rand(device)
+        with without_autocast(device):  # whose matrix products would overflow
+            return [
+                self._terms_of_image(
+                    image, predictions, target, rand(f"match/{stage}/{image}", (1, self.num_points, 2))
+                )
+                for image, target in enumerate(targets)
+            ]
+
+    def _terms_of_image(
+        self, image: int, predictions: QueryPredictions, target: Target, points: Tensor
+    ) -> dict[str, Tensor]:
         precision = at_least_float32(predictions.pred_logits.dtype)
-        found = []
-        for image, target in enumerate(targets):
-            logits, masks, boxes = (
-                x[image].to(precision)
-                for x in (predictions.pred_logits, predictions.pred_masks, predictions.pred_boxes)
-            )
-            points = rand(f"match/{stage}/{image}", (1, self.num_points, 2)).to(masks)
-            own, theirs = read_points(masks, points), read_points(target["masks"].to(precision), points)
-            target_boxes = target["boxes"].to(precision)
-            found.append(
-                {
-                    "class": _class_cost(logits, target["labels"].long()),
-                    "mask": _mask_cost(own, theirs),
-                    "dice": _dice_cost(own, theirs),
-                    "box": torch.cdist(boxes, target_boxes, p=1),
-                    "giou": -giou(boxes[:, None], target_boxes),
-                }
-            )
-        return found
+        masks, points = predictions.masks[image].to(precision), points.to(precision)
+        boxes, target_boxes = predictions.pred_boxes[image].to(precision), target["boxes"].to(precision)
+        own, theirs = read_points(masks, points), read_points(target["masks"].to(precision), points)
+        return {
+            "class": _class_cost(predictions.pred_logits[image].to(precision), target["labels"].long()),
+            "mask": _mask_cost(own, theirs),
+            "dice": _dice_cost(own, theirs),
+            "box": torch.cdist(boxes, target_boxes, p=1),
+            "giou": -giou(boxes[:, None], target_boxes),
+        }
 
 
 def read_points(maps: Tensor, points: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from brainseg.models.mask_dino.head import HeadArguments, MaskDINOHead
 from brainseg.models.mask_dino.postprocessing import semantic_logits
 from brainseg.models.mask_dino.predictions import QueryPredictions
 from brainseg.models.mask_dino.randomness import Rand
-from brainseg.models.mask_dino.targets import Target
+from brainseg.models.mask_dino.targets import Target, check_mask_sizes
 
 
 class MaskDINO(SegmentationModel):
@@ -65,6 +65,9 @@ class MaskDINO(SegmentationModel):
     ) -> None:
         in_channels = check_count("in_channels", in_channels)
         num_classes = check_count("num_classes", num_classes)
+        for name, value in (("frozen_norms", frozen_norms), ("feature_norms", feature_norms)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
         if isinstance(backbone, nn.Module):
             raise ValueError(
                 "backbone must be a name, so that the model can be saved and built again; for a module of your own use "
@@ -122,7 +125,10 @@ class MaskDINO(SegmentationModel):
             ValueError: images or targets that do not fit.
         """
         self._check(images)
-        predictions: QueryPredictions = self.query_head(self.encode(self._pad(images)), targets, rand=rand)
+        padded = self._pad(images)
+        if targets is not None:
+            check_mask_sizes(targets, images.shape[-2:], padded.shape[-2:])
+        predictions: QueryPredictions = self.query_head(self.encode(padded), targets, rand=rand)
         return predictions
 
     def encode(self, x: Tensor) -> list[Tensor]:

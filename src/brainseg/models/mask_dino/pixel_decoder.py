@@ -1,11 +1,12 @@
 """The transformer encoder over the backbone's features."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from brainseg.models.base import check_choice
 from brainseg.models.mask_dino.deformable_attention import DeformableAttention
 from brainseg.models.mask_dino.fusion import Fusion
 from brainseg.models.mask_dino.layers import FeedForward, init_conv, init_matrices, run, without_autocast
@@ -48,6 +49,8 @@ class PixelDecoder(nn.Module):
         norm: bool = True,
     ) -> None:
         super().__init__()
+        check_choice("feature_order", feature_order, get_args(FeatureOrder))
+        check_levels(encoder_features, levels)
         indices = [FEATURES.index(name) for name in encoder_features]
         self.fine_first = feature_order == "low2high"
         self.indices = sorted(indices, reverse=not self.fine_first)  # in the order of the levels
@@ -72,6 +75,8 @@ class PixelDecoder(nn.Module):
         self.fusions = nn.ModuleList(
             Fusion(feature_channels[index], channels, norm=norm) for index in range(1, self.finest)
         )
+        if self.fine_first:  # official files have them, but `_fuse` leaves them out
+            self.fusions.requires_grad_(False)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         dtype = self.level_embed.dtype
@@ -88,7 +93,7 @@ class PixelDecoder(nn.Module):
             tokens = run(layer, tokens, positions, points, shapes, checkpointing=self.grad_checkpointing)
         sizes = [height * width for height, width in shapes]
         levels = [
-            part.transpose(1, 2).reshape(part.shape[0], -1, *shape)
+            part.transpose(1, 2).reshape(part.shape[0], part.shape[-1], *shape)
             for part, shape in zip(torch.split(tokens, sizes, dim=1), shapes, strict=True)
         ]
         return levels[::-1], self._fuse(features, levels[0 if self.fine_first else -1])
@@ -141,6 +146,18 @@ class EncoderLayer(nn.Module):
         tokens = self.norm1(tokens + self.drop(self.self_attn(tokens + positions, points, tokens, shapes)))
         output: Tensor = self.norm2(tokens + self.ffn(tokens))
         return output
+
+
+def check_levels(encoder_features: Sequence[str], levels: int) -> None:
+    """ValueError unless the features are known and there are levels for all of them."""
+    features = list(encoder_features)
+    if not features or len(set(features)) < len(features) or not set(features) <= set(FEATURES):
+        raise ValueError(f"encoder_features must be some of {', '.join(FEATURES)}, each once, got {features}")
+    if levels < len(features) or (len(features) == 1 and levels > 1):
+        raise ValueError(
+            f"total_levels must be at least the number of encoder_features, and 1 for a single one, got {levels} for "
+            f"{len(features)}"
+        )
 
 
 def _projection(in_channels: int, channels: int, *, kernel_size: int) -> nn.Sequential:

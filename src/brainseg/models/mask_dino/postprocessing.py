@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainseg.models.base import check_count, check_counts
+from brainseg.models.mask_dino.layers import without_autocast
 from brainseg.models.mask_dino.positions import at_least_float32
 from brainseg.models.mask_dino.predictions import QueryPredictions
 
@@ -53,16 +55,24 @@ def semantic_logits(predictions: QueryPredictions, image_size: Size | None = Non
     Returns:
         (B, K, H, W) in float32 at least.
     """
-    masks = _full_size(predictions, image_size)
-    logits = predictions.pred_logits.to(masks.dtype)
+    _check_sizes(predictions, image_size, None)
+    logits = predictions.pred_logits.to(at_least_float32(predictions.pred_logits.dtype))
     if predictions.softmax:
         logits = _one_against_others(logits)
-    maps = []
-    for a in logits.unbind(dim=2):  # class by class: a map a query and class at once would not fit the memory
-        a = a[:, :, None, None]
-        # log(e^-a + e^-b + e^(-a-b)) = log(e^-a + e^-b (1 + e^-a))
-        maps.append(-torch.logaddexp(-a, F.softplus(-a) - masks).amin(dim=1))
-    return torch.stack(maps, dim=1)
+    # A few queries at a time, since maps of all of them need much memory; a compiled program has any number of them.
+    at_once = logits.shape[1] if torch.compiler.is_compiling() else 16
+    best: Tensor | None = None
+    for a, masks in zip(torch.split(logits, at_once, 1), torch.split(predictions.masks, at_once, 1), strict=True):
+        b = _full_size(masks, image_size)
+        found = torch.stack([_product(c[:, :, None, None], b).amax(dim=1) for c in a.unbind(dim=2)], dim=1)
+        best = found if best is None else torch.maximum(best, found)
+    assert best is not None
+    return best
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """The logit of sigmoid(a) * sigmoid(b): log(e^-a + e^-b + e^(-a-b)) = log(e^-a + e^-b (1 + e^-a)), negated."""
+    return -torch.logaddexp(-a, F.softplus(-a) - b)
 
 
 def semantic_inference(
@@ -85,9 +95,11 @@ def semantic_inference(
     Returns:
         (B, K, H', W'), values from 0 that may exceed 1.
     """
+    _check_sizes(predictions, image_size, output_size)
     late = (image_size, output_size)
-    masks = _full_size(predictions, *((None, None) if resize_last else late)).sigmoid()
-    result = torch.einsum("bqk,bqhw->bkhw", _class_scores(predictions, temperature).to(masks.dtype), masks)
+    masks = _full_size(predictions.masks, *((None, None) if resize_last else late)).sigmoid()
+    with without_autocast(masks.device):
+        result = torch.einsum("bqk,bqhw->bkhw", _class_scores(predictions, temperature).to(masks.dtype), masks)
     return _crop_and_resize(result, *late) if resize_last else result
 
 
@@ -108,22 +120,22 @@ def instance_inference(
         topk: number of pairs, at most Q * K.
         things: classes that are kept, after the choice; None for all.
     """
-    masks = _full_size(predictions, image_size, output_size)
-    probabilities = _class_scores(predictions, None).to(masks.dtype)
+    _check_sizes(predictions, image_size, output_size)
+    check_count("topk", topk)
+    probabilities = _class_scores(predictions, None)
     num_classes = probabilities.shape[2]
     padded = _padded_size(predictions)
     height, width = image_size or padded
-    to_output = predictions.pred_boxes.new_tensor(
-        [masks.shape[-1] * padded[1] / width, masks.shape[-2] * padded[0] / height] * 2
-    )
+    rows, columns = output_size or (height, width)
+    to_output = predictions.pred_boxes.new_tensor([columns * padded[1] / width, rows * padded[0] / height] * 2)
     results = []
-    for p, logits, boxes in zip(probabilities, masks, predictions.pred_boxes, strict=True):
+    for p, masks, boxes in zip(probabilities, predictions.masks, predictions.pred_boxes, strict=True):
         scores, chosen = torch.topk(p.flatten(), min(topk, p.numel()))
         queries, classes = chosen // num_classes, chosen % num_classes
         if things is not None:
             kept = _is_thing(classes, things)
             scores, queries, classes = scores[kept], queries[kept], classes[kept]
-        own = logits[queries]
+        own = _full_size(masks[None, queries], image_size, output_size)[0]
         mask = own > 0
         sure = (own.sigmoid() * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) + 1e-6)
         scores, order = (scores * sure).sort(descending=True, stable=True)
@@ -157,15 +169,16 @@ def panoptic_inference(
     Returns:
         for each image the map (H', W') of segment numbers from 1, 0 where there is none, and its segments.
     """
-    masks = _full_size(predictions, image_size, output_size).sigmoid()
+    _check_sizes(predictions, image_size, output_size)
     plain, sharp = (_class_scores(predictions, t) for t in (None, temperature))
     results = []
-    for image, m in enumerate(masks):
+    for image, masks in enumerate(predictions.masks):
         kept = plain[image].amax(dim=1) > object_mask_threshold
         if predictions.softmax:  # "no object" is the likeliest class
             kept &= predictions.pred_logits[image].argmax(dim=1) < plain.shape[2]
-        scores, classes = sharp[image][kept].to(m.dtype).max(dim=1)
-        results.append(_segments(m[kept], scores, classes, things, overlap_threshold))
+        scores, classes = sharp[image][kept].max(dim=1)
+        full = _full_size(masks[None, kept], image_size, output_size)[0].sigmoid()
+        results.append(_segments(full, scores, classes, things, overlap_threshold))
     return results
 
 
@@ -197,6 +210,8 @@ def _segments(
 def _class_scores(predictions: QueryPredictions, temperature: float | None) -> Tensor:
     """(B, Q, K) probabilities of the classes, "no object" left out; with a temperature their sharpened shares."""
     logits = predictions.pred_logits.to(at_least_float32(predictions.pred_logits.dtype))
+    if temperature is not None and not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     if predictions.softmax:
         return logits.softmax(dim=-1)[..., :-1]
     return logits.sigmoid() if temperature is None else (logits.sigmoid() / temperature).softmax(dim=-1)
@@ -214,22 +229,29 @@ def _is_thing(classes: Tensor, things: Sequence[int]) -> Tensor:
 
 
 def _padded_size(predictions: QueryPredictions) -> Size:
-    height, width = _masks(predictions).shape[-2:]
+    height, width = predictions.masks.shape[-2:]
     return 4 * height, 4 * width
 
 
-def _masks(predictions: QueryPredictions) -> Tensor:
-    if predictions.pred_masks is None:
-        raise ValueError("these are predictions of a layer before the last, without masks; give the last layer's")
-    return predictions.pred_masks
+def _check_sizes(predictions: QueryPredictions, image_size: Size | None, output_size: Size | None) -> None:
+    padded = _padded_size(predictions)
+    if image_size is not None:
+        height, width = check_counts("image_size", image_size, 2)
+        if height > padded[0] or width > padded[1]:
+            raise ValueError(
+                f"image_size is the height and width before padding, at most {padded[0]}x{padded[1]} here, got "
+                f"{height}x{width}; the size of the result is output_size"
+            )
+    if output_size is not None:
+        check_counts("output_size", output_size, 2)
 
 
-def _full_size(
-    predictions: QueryPredictions, image_size: Size | None = None, output_size: Size | None = None
-) -> Tensor:
-    """Mask logits of the output's size, in float32 at least."""
-    masks = _masks(predictions)
+def _full_size(masks: Tensor, image_size: Size | None = None, output_size: Size | None = None) -> Tensor:
+    """Mask logits (B, q, h, w) in the output's size, in float32 at least."""
     masks = masks.to(at_least_float32(masks.dtype))
+    if not torch.compiler.is_compiling() and masks.numel() == 0:  # which cannot be interpolated
+        size = output_size or image_size or (4 * masks.shape[-2], 4 * masks.shape[-1])
+        return masks.new_zeros(*masks.shape[:2], *size)
     masks = F.interpolate(masks, scale_factor=4.0, mode="bilinear", align_corners=False)
     return _crop_and_resize(masks, image_size, output_size)
 

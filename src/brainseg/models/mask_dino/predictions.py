@@ -28,3 +28,13 @@ class QueryPredictions:
     dn: "QueryPredictions | None" = None
     groups: int = 0
     softmax: bool = False
+
+    @property
+    def masks(self) -> Tensor:
+        """`pred_masks`; ValueError if this layer has none."""
+        if self.pred_masks is None:
+            raise ValueError(
+                "in evaluation the layers before the last have no masks; call forward_queries with targets, or take "
+                "the last layer"
+            )
+        return self.pred_masks

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.models.mask_dino.positions import at_least_float32, cell_centers, inverse_sigmoid
+from brainseg.models.mask_dino.targets import boxes_of_masks
 
 InitBox = Literal["no", "bitmask", "mask2box"]
 
@@ -109,23 +110,11 @@ def mask_anchors(mask_logits: Tensor, init_box: InitBox) -> Tensor:
     Returns:
         (..., 4) without gradient.
     """
-    height, width = mask_logits.shape[-2:]
-    masks = mask_logits.detach() > 0
-    x0, x1, empty = _span(masks.any(dim=-2))
-    y0, y1, _ = _span(masks.any(dim=-1))
-    if init_box == "bitmask":
-        x1, y1 = x1 + 1, y1 + 1
-    corners = (
-        torch.stack([x0 + x1, y0 + y1, 2 * (x1 - x0), 2 * (y1 - y0)], dim=-1).to(at_least_float32(mask_logits.dtype))
-        / 2
-    )
-    nothing = corners.new_tensor([0.0, 0.0, 0.0, 0.0] if init_box == "bitmask" else [1.0, 1.0, 0.0, 0.0])
-    boxes = torch.stack([corners[..., 0::2] / width, corners[..., 1::2] / height], dim=-1).flatten(-2)
-    return inverse_sigmoid(torch.where(empty[..., None], nothing, boxes))
-
-
-def _span(line: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """First and last set place along the last axis, and where there is none."""
-    first = line.to(torch.uint8).argmax(dim=-1)
-    last = line.shape[-1] - 1 - line.flip(-1).to(torch.uint8).argmax(dim=-1)
-    return first, last, ~line.any(dim=-1)
+    dtype = at_least_float32(mask_logits.dtype)
+    boxes = boxes_of_masks(mask_logits.detach() > 0, dtype=dtype)
+    if init_box == "mask2box":
+        height, width = mask_logits.shape[-2:]
+        pixel = torch.stack([boxes.new_full((), 1.0) / side for side in (2 * width, 2 * height, width, height)])
+        empty = (boxes == 0).all(dim=-1, keepdim=True)
+        boxes = (boxes - pixel).where(~empty, boxes.new_tensor([1.0, 1.0, 0.0, 0.0]))
+    return inverse_sigmoid(boxes)

@@ -34,7 +34,10 @@ class SelfAttention(nn.Module):
         split = 2 * value.shape[-1]
         q_k = F.linear(query, self.in_proj_weight[:split], self.in_proj_bias[:split])
         v = F.linear(value, self.in_proj_weight[split:], self.in_proj_bias[split:])
-        q, k, v = (x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (*q_k.chunk(2, dim=-1), v))
+        q, k, v = (
+            x.view(*x.shape[:2], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+            for x in (*q_k.chunk(2, dim=-1), v)
+        )
         attended = F.scaled_dot_product_attention(
             q, k, v, attn_mask=None if blocked is None else ~blocked, dropout_p=self.drop if self.training else 0.0
         )
