@@ -25,11 +25,15 @@ CLASSES = sorted({_MODELS[name][0].__name__: name for name in reversed(NAMES)}.v
 every_name = pytest.mark.parametrize("name", NAMES)
 one_name_a_class = pytest.mark.parametrize("name", CLASSES)
 # Compilers take half a minute for Mask DINO.
-every_name_compiled, one_name_a_class_compiled = (
+every_name_compiled, every_name_compiled_long, one_name_a_class_compiled = (
     pytest.mark.parametrize(
         "name", [pytest.param(name, marks=[pytest.mark.slow] if name in late else []) for name in names]
     )
-    for names, late in ((NAMES, ["mask_dino_resnet50"]), (CLASSES, ["mask_dino_resnet50", "mask_dino_small"]))
+    for names, late in (
+        (NAMES, ["mask_dino_resnet50"]),
+        (NAMES, ["mask_dino_resnet50", "mask_dino_small"]),
+        (CLASSES, ["mask_dino_resnet50", "mask_dino_small"]),
+    )
 )
 # Mask DINO has auxiliary outputs of its own, and gradients that its refinement of boxes cuts off on purpose.
 every_name_with_heads = pytest.mark.parametrize("name", [name for name in NAMES if _MODELS[name][0] is not MaskDINO])
@@ -439,7 +443,7 @@ def test_inductor_trains_with_a_smaller_last_batch(name: str) -> None:
             assert_close(b.grad, a.grad, 1e-8)
 
 
-@every_name_compiled
+@every_name_compiled_long
 def test_an_exported_program_keeps_batch_and_sizes_free(name: str) -> None:
     model = narrow(name).eval()
     free = torch.export.Dim.DYNAMIC

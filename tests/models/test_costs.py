@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from brainseg.inference import optimize
 from brainseg.models import ModelSummary, ResUNet, SegmentationModel, UNet, create_model, list_models, summary
-from tests.models.contract import narrow, saved_storages
+from tests.models.contract import deep_supervision, narrow, saved_storages
 
 
 class OneConvolution(SegmentationModel):
@@ -57,7 +58,8 @@ def measured_bytes(model: SegmentationModel, height: int, width: int) -> float:
     """What a training step on the CPU keeps for one of two images, told apart by where the data lie."""
     like = next(model.parameters())
     images = torch.rand(2, model.config["in_channels"], height, width).to(like)
-    storages = saved_storages(lambda: model.train()(images))
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention keeps less, on the devices that have it
+        storages = saved_storages(lambda: model.train()(images))
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     return sum(storage.nbytes() for pointer, storage in storages.items() if pointer not in own) / 2
 
@@ -129,11 +131,14 @@ def test_the_boxes_of_unet_are_met_in_the_order_of_the_paper() -> None:
 @pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("size", [(256, 256), (97, 129), (32, 32)])
 def test_stages_sum_to_the_whole(name: str, size: tuple[int, int]) -> None:
-    costs = summary(create_model(name), size)
+    model = create_model(name)
+    size = tuple(max(side, model.minimum_side) for side in size)
+    costs = summary(model, size)
     assert_stages_sum_to_the_whole(costs)
-    height, width = costs.stages[-1].shape[1:]
-    stride = create_model(name).stride
-    assert (height, width) == tuple(-(-side // stride) * stride for side in size)
+    if name.startswith("mask_dino"):  # the last box gives the predictions of all queries
+        assert costs.stages[-1].shape is None
+    else:
+        assert costs.stages[-1].shape[1:] == tuple(-(-side // model.stride) * model.stride for side in size)
 
 
 def test_what_a_network_computes_by_itself_counts_with_the_box_behind_it() -> None:
@@ -209,7 +214,7 @@ def test_an_optimized_network_has_no_norms_and_computes_its_upsampling() -> None
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 @pytest.mark.parametrize("name", list_models())
 def test_activations_are_as_measured(name: str, checkpointing: bool) -> None:
-    model = narrow(name, deep_supervision=True)
+    model = narrow(name, **deep_supervision(name))
     model.set_grad_checkpointing(checkpointing)
     assert summary(model, (97, 129)).activation_bytes == measured_bytes(model, 97, 129)
 

@@ -16,6 +16,8 @@ def test_names_are_listed_by_pattern() -> None:
         "unet_small",
         "unet",
         "resunet",
+        "mask_dino_small",
+        "mask_dino_resnet50",
     ]
     assert list_models("unext*") == ["unext_tiny", "unext_small", "unext", "unext_large"]
     assert list_models("unext_*") == ["unext_tiny", "unext_small", "unext_large"]

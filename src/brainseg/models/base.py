@@ -52,7 +52,7 @@ class SegmentationModel(nn.Module):
         SegmentationModel.classes[cls.__name__] = cls
 
     def __init__(
-        self, in_channels: int, num_classes: int, *, deep_supervision: bool | None = None, **arguments: Any
+        self, in_channels: int, num_classes: int, *, deep_supervision: bool | None = False, **arguments: Any
     ) -> None:
         super().__init__()
         in_channels = check_count("in_channels", in_channels)

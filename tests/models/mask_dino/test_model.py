@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.inference.export import export
 from brainseg.models import MaskDINO, MaskDINOHead, SegmentationModel, create_model, load_weights
 from brainseg.models.mask_dino import semantic_logits, targets_from_masks
 from tests.models.contract import NARROW_QUERIES, images
@@ -266,20 +265,6 @@ def test_swin_shifts_its_windows_after_padding_them() -> None:
     torch.testing.assert_close(block._attn(x), expected)
     with torch.no_grad():
         assert torch.equal(copy.deepcopy(model)(images(1)), model(images(1)))
-
-
-@pytest.mark.slow
-def test_onnx_runs_at_other_sizes(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model = small().eval()
-    export(model, tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    (name,) = (given.name for given in session.get_inputs())
-    for size in ((1, 3, 96, 128), (2, 3, 97, 130)):
-        x = images(*size)
-        (found,) = session.run(None, {name: x.numpy()})
-        with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(found), model(x), atol=1e-3, rtol=1e-3)
 
 
 def test_masks_of_another_size_are_refused() -> None:

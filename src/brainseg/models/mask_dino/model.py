@@ -91,6 +91,7 @@ class MaskDINO(SegmentationModel):
         super().__init__(
             in_channels,
             num_classes,
+            deep_supervision=None,
             backbone=backbone,
             channels=channels,
             frozen_norms=frozen_norms,

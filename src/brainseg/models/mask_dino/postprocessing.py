@@ -60,9 +60,11 @@ def semantic_logits(predictions: QueryPredictions, image_size: Size | None = Non
     if predictions.softmax:
         logits = _one_against_others(logits)
     # A few queries at a time, since maps of all of them need much memory; a compiled program has any number of them.
-    at_once = logits.shape[1] if torch.compiler.is_compiling() else 16
+    parts = [(logits, predictions.masks)]
+    if not torch.compiler.is_compiling():
+        parts = list(zip(torch.split(logits, 16, 1), torch.split(predictions.masks, 16, 1), strict=True))
     best: Tensor | None = None
-    for a, masks in zip(torch.split(logits, at_once, 1), torch.split(predictions.masks, at_once, 1), strict=True):
+    for a, masks in parts:
         b = _full_size(masks, image_size)
         found = torch.stack([_product(c[:, :, None, None], b).amax(dim=1) for c in a.unbind(dim=2)], dim=1)
         best = found if best is None else torch.maximum(best, found)
