@@ -41,6 +41,7 @@ class MaskDINO(SegmentationModel):
         ValueError: arguments out of range or that exclude each other; images that do not fit.
 
     Example:
+        >>> import torch
         >>> model = MaskDINO(in_channels=1, backbone="small", hidden_dim=64, conv_dim=64, mask_dim=64).eval()
         >>> model(torch.rand(1, 1, 97, 129)).shape
         torch.Size([1, 1, 97, 129])
@@ -143,8 +144,8 @@ class MaskDINO(SegmentationModel):
         return self._cropped(finest, height, width, 1)  # the queries' maps are logits already
 
     def reset_classifier(self, num_classes: int) -> None:
-        self.config["num_classes"] = check_count("num_classes", num_classes)
         self.query_head.reset_classifier(num_classes)
+        self.config["num_classes"] = self.query_head.denoising.num_classes
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         super().set_grad_checkpointing(enable)

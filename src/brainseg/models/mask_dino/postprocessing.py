@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -63,18 +64,16 @@ def semantic_logits(predictions: QueryPredictions, image_size: Size | None = Non
     parts = [(logits, predictions.masks)]
     if not torch.compiler.is_compiling():
         parts = list(zip(torch.split(logits, 16, 1), torch.split(predictions.masks, 16, 1), strict=True))
-    best: Tensor | None = None
-    for a, masks in parts:
-        b = _full_size(masks, image_size)
-        found = torch.stack([_product(c[:, :, None, None], b).amax(dim=1) for c in a.unbind(dim=2)], dim=1)
-        best = found if best is None else torch.maximum(best, found)
-    assert best is not None
-    return best
+    return reduce(torch.maximum, (_best_products(a, _full_size(masks, image_size)) for a, masks in parts))
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The logit of sigmoid(a) * sigmoid(b): log(e^-a + e^-b + e^(-a-b)) = log(e^-a + e^-b (1 + e^-a)), negated."""
-    return -torch.logaddexp(-a, F.softplus(-a) - b)
+def _best_products(logits: Tensor, masks: Tensor) -> Tensor:
+    """The largest logit of class times mask probability, for each class: (B, q, K), (B, q, H, W) -> (B, K, H, W)."""
+    maps = []
+    for a in logits[..., None, None].unbind(dim=2):
+        # -log(e^-a + e^-b + e^(-a-b)), with e^-b + e^(-a-b) = e^-b (1 + e^-a)
+        maps.append(-torch.logaddexp(-a, F.softplus(-a) - masks).amin(dim=1))
+    return torch.stack(maps, dim=1)
 
 
 def semantic_inference(
