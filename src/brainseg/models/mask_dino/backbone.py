@@ -86,7 +86,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         # Swin shrinks its windows to the size of images that it was built for, unless told not to.
         self.encoder = TimmEncoder(name, in_channels, pretrained=pretrained, always_partition=True)
-        from brainseg.models.mask_dino.swin import pad_before_shift  # after the encoder, which makes timm importable
+        from brainseg.models.mask_dino.swin import pad_before_shift  # which loads timm
 
         pad_before_shift(self.encoder)
         if frozen_norms:

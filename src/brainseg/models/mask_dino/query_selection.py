@@ -69,8 +69,7 @@ class QuerySelection(nn.Module):
         # Tokens at the rim all become the norm of the bias: they keep a score and may be chosen.
         tokens = self.enc_output_norm(self.enc_output(memory * valid[:, None].to(memory.dtype)))
         scores = class_embed(tokens).amax(dim=-1)
-        number: int = torch.sym_min(self.num_queries, scores.shape[1])  # type: ignore[no-untyped-call]
-        chosen = torch.topk(scores, number, dim=1).indices
+        chosen = torch.topk(scores, _smaller(self.num_queries, scores.shape[1]), dim=1).indices
         tokens = torch.gather(tokens, 1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
         # Where no proposal is, the box is (1, 1, 1, 1), whatever the head says.
         anchors = torch.where(valid[chosen][..., None], bbox_embed(tokens) + proposals[chosen], torch.inf)
@@ -97,6 +96,13 @@ def box_proposals(shapes: Sequence[tuple[int, int]], *, like: Tensor) -> tuple[T
     valid = ((boxes > 0.01) & (boxes < 0.99)).all(dim=-1)
     boxes = boxes.where(valid[:, None], 0.5)  # the logarithm of no negative number
     return torch.log(boxes / (1 - boxes)).where(valid[:, None], torch.inf), valid
+
+
+def _smaller(number: int, size: int) -> int:
+    if torch.compiler.is_dynamo_compiling() or not torch.compiler.is_compiling():
+        return min(number, size)
+    smaller: int = torch.sym_min(number, size)  # type: ignore[no-untyped-call]  # of a size that an export keeps free
+    return smaller
 
 
 def mask_anchors(mask_logits: Tensor, init_box: InitBox) -> Tensor:

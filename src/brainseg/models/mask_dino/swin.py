@@ -1,8 +1,13 @@
 """Shifted windows as the authors of Swin have them in their code for detection."""
 
 import torch.nn.functional as F
-from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
+
+from brainseg._torchvision import make_importable
+
+make_importable()
+
+from timm.models.swin_transformer import SwinTransformerBlock  # noqa: E402
 
 
 class PaddedBlock(SwinTransformerBlock):
