@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models import MaskDINO, MaskDINOHead, SegmentationModel, create_model, load_weights
+from brainseg.models import MaskDINO, MaskDINOHead, SegmentationModel, SetCriterion, create_model, load_weights
 from brainseg.models.mask_dino import semantic_logits, targets_from_masks
 from tests.models.contract import NARROW_QUERIES, images
 
@@ -202,6 +202,10 @@ def test_reset_classifier_changes_what_belongs_to_classes_alone() -> None:
     model.criterion.weights["ce"] = 1.0
     model.reset_classifier(2)
     assert model.criterion.weights["ce"] == 1.0  # a criterion that was changed stays
+    model.criterion = SetCriterion(2, weights={"ce": 2.0})
+    model.reset_classifier(4)
+    assert (model.criterion.weights["ce"], model.criterion.num_classes) == (2.0, 4)
+    assert len(model.state_dict()) == len(before)
 
 
 def test_weights_are_loaded_into_another_way_of_training(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from brainseg.models.base import SegmentationModel, check_count, check_counts, describe_features
 from brainseg.models.mask_dino.backbone import REDUCTIONS, SmallBackbone, TimmBackbone
-from brainseg.models.mask_dino.criterion import SetCriterion
 from brainseg.models.mask_dino.head import HeadArguments, MaskDINOHead
 from brainseg.models.mask_dino.postprocessing import semantic_logits
 from brainseg.models.mask_dino.predictions import QueryPredictions
@@ -32,6 +31,10 @@ class MaskDINO(SegmentationModel):
         frozen_norms: batch norms of a timm backbone keep their statistics and weights.
         feature_norms: a layer norm on each feature of a timm backbone, as the published Swin weights have it.
         head: all further arguments are those of `MaskDINOHead`.
+
+    Attributes:
+        criterion: the loss of `forward_queries`, (predictions, targets) -> (total, parts); another `SetCriterion` may
+            take its place.
 
     Shape:
         images (B, C, H, W) floating point, H and W at least 64 -> logits (B, K, H, W), contiguous. Sides are padded to
@@ -101,15 +104,11 @@ class MaskDINO(SegmentationModel):
         )
         self.backbone = features
         self.query_head = query_head
+        self.criterion = query_head.criterion
         self.stems = tuple(f"backbone.{stem}" for stem in features.stems)
         self.feature_info = describe_features(
             features.channels, REDUCTIONS, [f"backbone.{box}" for box in features.boxes]
         )
-
-    @property
-    def criterion(self) -> SetCriterion:
-        """The loss of `forward_queries`: (predictions, targets) -> (total, parts)."""
-        return self.query_head.criterion
 
     def forward_queries(
         self, images: Tensor, targets: Sequence[Target] | None = None, *, rand: Rand | None = None
@@ -145,7 +144,7 @@ class MaskDINO(SegmentationModel):
 
     def reset_classifier(self, num_classes: int) -> None:
         self.query_head.reset_classifier(num_classes)
-        self.config["num_classes"] = self.query_head.denoising.num_classes
+        self.config["num_classes"] = self.criterion.num_classes = self.query_head.denoising.num_classes
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         super().set_grad_checkpointing(enable)
