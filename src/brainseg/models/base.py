@@ -49,7 +49,8 @@ class SegmentationModel(nn.Module):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        SegmentationModel.classes[cls.__name__] = cls
+        if not cls.__module__.startswith("torch."):  # the exporter makes subclasses of the same name to trace with
+            SegmentationModel.classes[cls.__name__] = cls
 
     def __init__(
         self, in_channels: int, num_classes: int, *, deep_supervision: bool | None = False, **arguments: Any
