@@ -401,7 +401,7 @@ def test_compiles_to_one_graph_for_all_sizes(name: str) -> None:
             assert_close(compiled(images(*size)), model(images(*size)))
 
 
-@every_name_compiled
+@every_name_compiled_long
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 def test_one_graph_in_training_has_the_same_gradients_and_statistics(name: str, checkpointing: bool) -> None:
     model = narrow(name).train()

@@ -109,7 +109,7 @@ def fake_checkpoint(name: str) -> dict[str, torch.Tensor]:
     ("name", "keys", "parameters"),
     [
         ("r50", 716, (23_454_912, 6_035_904, 14_325_620)),
-        ("swinl", 816, (195_201_204, 12_828_224, 14_769_716)),
+        pytest.param("swinl", 816, (195_201_204, 12_828_224, 14_769_716), marks=pytest.mark.slow),
     ],
 )
 def test_an_official_mask_dino_is_loaded_whole(name: str, keys: int, parameters: tuple[int, ...]) -> None:
