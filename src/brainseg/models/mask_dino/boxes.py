@@ -1,4 +1,4 @@
-"""Overlap of boxes."""
+"""Corners and overlap of boxes."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,15 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
     Each quotient has 1e-6 in its denominator, as the authors of Mask DINO compute it.
     """
-    a_low, a_high, b_low, b_high = (*_corners(a), *_corners(b))
+    a_low, a_high, b_low, b_high = (*corners(a), *corners(b))
     overlap = _area(torch.maximum(a_low, b_low), torch.minimum(a_high, b_high))
     union = _area(a_low, a_high) + _area(b_low, b_high) - overlap
     hull = _area(torch.minimum(a_low, b_low), torch.maximum(a_high, b_high))
     return overlap / (union + 1e-6) - (hull - union) / (hull + 1e-6)
 
 
-def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Upper left and lower right corners (..., 2) of boxes (..., 4), centre and size."""
     center, size = torch.split(boxes, 2, dim=-1)
     return center - size / 2, center + size / 2
 

@@ -104,6 +104,7 @@ class SetCriterion(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         device = predictions.pred_logits.device
         objects = self._number_of_objects(targets, device)
+        together = _together(targets)
 
         parts: dict[str, Tensor] = {}
         layers = {"": predictions, **{f"_{i}": layer for i, layer in enumerate(predictions.aux)}}
@@ -112,17 +113,22 @@ class SetCriterion(nn.Module):
         for suffix, layer in layers.items():
             stage = _stage(suffix)
             pairs = self.matcher(layer, targets, rand=rand, stage=stage)
-            losses = self._losses(layer, targets, pairs, objects, rand, stage, masks=True)
+            losses = self._losses(layer, together, pairs, objects, rand, stage, masks=True)
             parts |= {f"loss_{name}{suffix}": value for name, value in losses.items()}
         if self.denoising != "no":
-            parts |= self._denoising(predictions, targets, objects, rand)
+            parts |= self._denoising(predictions, targets, together, objects, rand)
         total = torch.stack([self.weights[name.split("_")[1]] * value for name, value in parts.items()]).sum()
         if not total.isfinite():
             _warn_of_infinite(layers)
         return total, {name: value.detach() for name, value in parts.items()}
 
     def _denoising(
-        self, predictions: QueryPredictions, targets: Sequence[Target], objects: Tensor, rand: Rand
+        self,
+        predictions: QueryPredictions,
+        targets: Sequence[Target],
+        together: Target,
+        objects: Tensor,
+        rand: Rand,
     ) -> dict[str, Tensor]:
         """Losses of the denoising queries, whose objects are known; 0 in a step without them."""
         # The first layer of one-stage queries has no loss here, as in the authors' code.
@@ -138,14 +144,14 @@ class SetCriterion(nn.Module):
         parts: dict[str, Tensor] = {}
         for suffix in suffixes:
             layer = dn.aux[int(suffix[1:])] if suffix else dn
-            losses = self._losses(layer, targets, pairs, objects * groups, rand, f"{_stage(suffix)}_dn", masks=masks)
+            losses = self._losses(layer, together, pairs, objects * groups, rand, f"{_stage(suffix)}_dn", masks=masks)
             parts |= {f"loss_{name}_dn{suffix}": value for name, value in losses.items()}
         return parts
 
     def _losses(
         self,
         layer: QueryPredictions,
-        targets: Sequence[Target],
+        together: Target,
         pairs: Pairs,
         objects: Tensor,
         rand: Rand,
@@ -154,16 +160,17 @@ class SetCriterion(nn.Module):
         masks: bool,
     ) -> dict[str, Tensor]:
         precision = at_least_float32(layer.pred_logits.dtype)
-        labels = torch.cat([target["labels"] for target in targets]).long()[pairs.objects]
+        labels = together["labels"][pairs.objects]
         losses = {"ce": self._class_loss(layer.pred_logits.to(precision), pairs, labels, objects)}
         if masks:
             own = layer.masks[pairs.images, pairs.queries].to(precision)
-            theirs = torch.cat([target["masks"] for target in targets])
-            losses["mask"], losses["dice"] = self._mask_losses(own, theirs, pairs.objects, objects, rand, stage)
+            losses["mask"], losses["dice"] = self._mask_losses(
+                own, together["masks"], pairs.objects, objects, rand, stage
+            )
         boxes = layer.pred_boxes[pairs.images, pairs.queries].to(precision)
-        target_boxes = torch.cat([target["boxes"] for target in targets]).to(precision)[pairs.objects]
+        target_boxes = together["boxes"].to(precision)[pairs.objects]
         if self.things is not None:
-            kept = torch.isin(labels, torch.tensor(list(self.things), device=labels.device))
+            kept = torch.isin(labels, torch.tensor(self.things, device=labels.device))
             boxes, target_boxes = boxes[kept], target_boxes[kept]
         losses["bbox"] = (boxes - target_boxes).abs().sum() / objects
         losses["giou"] = (1 - giou(boxes, target_boxes)).sum() / objects
@@ -226,6 +233,15 @@ def check_things(things: Sequence[int] | None, num_classes: int) -> list[int] | 
 
 def _is_class(k: object, num_classes: int) -> bool:
     return isinstance(k, Integral) and not isinstance(k, bool) and 0 <= int(k) < num_classes
+
+
+def _together(targets: Sequence[Target]) -> Target:
+    """The objects of all images, one after the other."""
+    return {
+        "labels": torch.cat([target["labels"] for target in targets]).long(),
+        "boxes": torch.cat([target["boxes"] for target in targets]),
+        "masks": torch.cat([target["masks"] for target in targets]),
+    }
 
 
 def _warn_of_infinite(layers: Mapping[str, QueryPredictions]) -> None:

@@ -1,6 +1,7 @@
 """All of Mask DINO behind the backbone."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack, get_args
 
 import torch
@@ -264,8 +265,8 @@ class MaskDINOHead(nn.Module):
         tokens, anchors = self.queries(memory, shapes, self.class_embed, self.decoder.bbox_embed)
         interm = self._predict(tokens, anchors.sigmoid(), pixel_embedding)
         queries = self.queries.start(tokens, anchors)
-        if interm.pred_masks is not None and self.arguments["init_box"] != "no":
-            queries = Queries(queries.content, mask_anchors(interm.pred_masks, self.arguments["init_box"]))
+        if self.arguments["init_box"] != "no":
+            queries = replace(queries, anchors=mask_anchors(interm.masks, self.arguments["init_box"]))
         return queries, interm
 
     def _predict(self, content: Tensor, boxes: Tensor, pixel_embedding: Tensor | None) -> QueryPredictions:
@@ -284,23 +285,11 @@ class MaskDINOHead(nn.Module):
             logits = last.pred_logits
             if self.training:  # the table of labels takes part in every step, as DistributedDataParallel wants
                 logits = logits + 0 * self.denoising.label_enc.weight.sum()
-            return QueryPredictions(
-                logits, last.pred_masks, last.pred_boxes, aux=aux, interm=interm, softmax=last.softmax
-            )
+            return replace(last, pred_logits=logits, aux=aux, interm=interm)
         pad = noised.pad_size
         *dn_aux, dn = (_part(layer, slice(None, pad)) for layer in layers)
         *aux, last = (_part(layer, slice(pad, None)) for layer in layers)
-        dn = QueryPredictions(dn.pred_logits, dn.pred_masks, dn.pred_boxes, aux=dn_aux, softmax=dn.softmax)
-        return QueryPredictions(
-            last.pred_logits,
-            last.pred_masks,
-            last.pred_boxes,
-            aux=aux,
-            interm=interm,
-            dn=dn,
-            groups=noised.groups,
-            softmax=last.softmax,
-        )
+        return replace(last, aux=aux, interm=interm, dn=replace(dn, aux=dn_aux), groups=noised.groups)
 
     def _check(self, features: Sequence[Tensor]) -> None:
         if torch.compiler.is_compiling():
@@ -366,4 +355,6 @@ def _join(first: Queries, second: Queries) -> Queries:
 
 def _part(layer: QueryPredictions, which: slice) -> QueryPredictions:
     masks = None if layer.pred_masks is None else layer.pred_masks[:, which]
-    return QueryPredictions(layer.pred_logits[:, which], masks, layer.pred_boxes[:, which], softmax=layer.softmax)
+    return replace(
+        layer, pred_logits=layer.pred_logits[:, which], pred_masks=masks, pred_boxes=layer.pred_boxes[:, which]
+    )

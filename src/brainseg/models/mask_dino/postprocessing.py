@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainseg.models.base import check_count, check_counts
+from brainseg.models.mask_dino.boxes import corners
 from brainseg.models.mask_dino.layers import without_autocast
 from brainseg.models.mask_dino.positions import at_least_float32
 from brainseg.models.mask_dino.predictions import QueryPredictions
@@ -140,9 +141,8 @@ def instance_inference(
         mask = own > 0
         sure = (own.sigmoid() * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) + 1e-6)
         scores, order = (scores * sure).sort(descending=True, stable=True)
-        center, size = boxes[queries].split(2, dim=1)
-        corners = torch.cat([center - size / 2, center + size / 2], dim=1) * to_output
-        results.append(Instances(scores, classes[order], corners[order], mask[order]))
+        in_pixels = torch.cat(corners(boxes[queries]), dim=1) * to_output
+        results.append(Instances(scores, classes[order], in_pixels[order], mask[order]))
     return results
 
 
