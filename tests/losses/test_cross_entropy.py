@@ -180,5 +180,5 @@ def test_shares_out_of_range_are_refused_for_class_indices_too() -> None:
 
 def test_an_unknown_reduction_is_refused_for_class_indices_too() -> None:
     logits, target = draw(0, 2, 3, 5, 4)
-    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'average'"):
+    with pytest.raises(ValueError, match="reduction must be one of 'mean', 'sum', 'none', got 'average'"):
         cross_entropy_loss(logits, target, weight=[1.0, 1.0, 1.0], reduction="average")  # type: ignore[arg-type]

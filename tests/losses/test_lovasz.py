@@ -185,5 +185,5 @@ def test_smoothing_that_is_no_number_of_pixels_is_refused(smooth: float) -> None
 
 
 def test_unknown_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="classes must be one of all, present, got 'some'"):
+    with pytest.raises(ValueError, match="classes must be one of 'all', 'present', got 'some'"):
         LovaszLoss(classes="some")(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))  # type: ignore[arg-type]

@@ -513,7 +513,7 @@ def test_the_losses_of_images_do_not_depend_on_the_split_into_batches(
 
 @every(FUNCTIONS, "reduction")
 def test_an_unknown_reduction_is_refused(loss: LossFunction) -> None:
-    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'average'"):
+    with pytest.raises(ValueError, match="reduction must be one of 'mean', 'sum', 'none', got 'average'"):
         loss(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8), reduction="average")
 
 
@@ -785,7 +785,7 @@ def test_an_ignored_index_that_is_no_integer_is_refused() -> None:
 
 
 def test_a_module_refuses_an_unknown_reduction_when_it_is_built() -> None:
-    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'avg'"):
+    with pytest.raises(ValueError, match="reduction must be one of 'mean', 'sum', 'none', got 'avg'"):
         DiceLoss(reduction="avg")  # type: ignore[arg-type]
 
 

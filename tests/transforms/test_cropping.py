@@ -125,7 +125,7 @@ def test_sides_that_are_multiples_stay() -> None:
         (lambda: RandomCrop(0), "size must be a positive number of pixels"),
         (lambda: ForegroundCrop((4, 4), p=2), "p must be a probability"),
         (lambda: PadToMultiple(0), "multiple must be a positive number"),
-        (lambda: PadToMultiple(8, padding="reflection"), "padding must be one of constant, border"),
+        (lambda: PadToMultiple(8, padding="reflection"), "padding must be one of 'constant', 'border'"),
     ],
 )
 def test_arguments_out_of_range_are_named(build: Any, message: str) -> None:

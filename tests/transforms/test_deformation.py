@@ -216,7 +216,7 @@ def test_at_its_largest_displacement_nothing_folds(seed: int, cells: int) -> Non
         (lambda: RandomAffine(shear=(-90, 0)), "shear must be a lowest and a highest number, above -90 below 90"),
         (lambda: RandomAffine(translation=(0, math.nan)), "translation must be"),
         (lambda: RandomAffine(degrees=30), "degrees must be a lowest and a highest number, got 30"),
-        (lambda: RandomAffine(padding="zeros"), "padding must be one of constant, border, reflection"),
+        (lambda: RandomAffine(padding="zeros"), "padding must be one of 'constant', 'border', 'reflection'"),
         (lambda: RandomAffine(value=math.inf), "value must be a finite number"),
         (lambda: RandomAffine(p=1.5), "p must be a probability"),
         (lambda: RandomElastic(cells=0), "cells must be a positive number"),

@@ -404,7 +404,7 @@ def test_a_channel_that_is_not_there_cannot_go_missing() -> None:
         (RandomMotion, {"center": 1}, r"center must be a share of the lines in \[0, 1\), got 1"),
         (RandomSpikes, {"spikes": 0}, "spikes must be a whole number from 1, got 0"),
         (RandomSpikes, {"intensity": (-1, 0)}, r"intensity must be .*, from 0, got \(-1, 0\)"),
-        (RandomChannelDropout, {"fill": "mean"}, "fill must be one of zero, repeat, got 'mean'"),
+        (RandomChannelDropout, {"fill": "mean"}, "fill must be one of 'zero', 'repeat', got 'mean'"),
         (RandomChannelDropout, {"channels": ()}, "channels must be a list of one or more numbers from 0"),
     ],
 )

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainseg.checks import check_between
 from brainseg.losses.rules import (
     Case,
     Loss,
     Reduction,
     check_masks,
-    check_share,
     per_class,
     prepare,
     reduce,
@@ -122,7 +122,7 @@ class BCELoss(Loss):
 
 def sigmoid_cross_entropy(case: Case, *, label_smoothing: float = 0.0, pos_weight: Tensor | None = None) -> Tensor:
     """(B, K, ...) binary cross-entropy of each pixel of masks, without weights of classes; `pos_weight` is (K,)."""
-    check_share("label_smoothing", label_smoothing)
+    check_between("label_smoothing", label_smoothing, 0, 1)
     target = case.target
     if label_smoothing:
         target = (1 - label_smoothing) * target + label_smoothing / 2

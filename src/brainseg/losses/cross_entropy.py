@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainseg.checks import check_between
 from brainseg.losses.bce import sigmoid_cross_entropy
-from brainseg.losses.rules import Loss, Reduction, broadcast_sum, check_share, divide, prepare, reduce
+from brainseg.losses.rules import Loss, Reduction, broadcast_sum, divide, prepare, reduce
 
 
 def cross_entropy_loss(
@@ -66,7 +67,7 @@ def cross_entropy_loss(
     if not case.multiclass:
         loss = sigmoid_cross_entropy(case, label_smoothing=label_smoothing)
         return reduce(loss, weight=case.pixel_weight(), reduction=reduction)
-    check_share("label_smoothing", label_smoothing)
+    check_between("label_smoothing", label_smoothing, 0, 1)
     # -100 is what F.cross_entropy leaves out.
     indices = case.target if case.valid is None else case.target.masked_fill(~case.valid[:, 0], -100)
     loss = F.cross_entropy(

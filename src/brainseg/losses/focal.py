@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainseg.checks import check_between
 from brainseg.losses.bce import sigmoid_cross_entropy
-from brainseg.losses.rules import Loss, Reduction, check_share, prepare, reduce
+from brainseg.losses.rules import Loss, Reduction, prepare, reduce
 
 
 def focal_loss(
@@ -77,7 +78,7 @@ def focal_loss(
         cross_entropy = sigmoid_cross_entropy(case)
     loss: Tensor = _Focus.apply(cross_entropy, gamma)  # type: ignore[no-untyped-call]
     if alpha is not None:
-        check_share("alpha", alpha)
+        check_between("alpha", alpha, 0, 1)
         foreground = (case.target > 0).to(loss.dtype) if case.multiclass else case.target
         loss = loss * ((2 * alpha - 1) * foreground + (1 - alpha))
     return reduce(loss, weight=case.pixel_weight(), reduction=reduction)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from brainseg.checks import check_choice
 from brainseg.losses.overlap import mask_axes
 from brainseg.losses.rules import Loss, Reduction, prepare, reduce
 
@@ -75,8 +76,7 @@ def lovasz_loss(
     """
     if not 0 <= smooth < math.inf:
         raise ValueError(f"smooth must be a number of pixels from 0, got {smooth!r}")
-    if classes not in get_args(Classes):
-        raise ValueError(f"classes must be one of {', '.join(get_args(Classes))}, got {classes!r}")
+    check_choice("classes", classes, Classes)
     case = prepare(
         logits,
         target,

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from brainseg.checks import check_choice
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -162,7 +164,7 @@ def reduce(
     Raises:
         ValueError: another reduction.
     """
-    check_reduction(reduction)
+    check_choice("reduction", reduction, Reduction)
     if counted is not None:
         weight = counted.to(loss.dtype) if weight is None else weight * counted
     if weight is not None:
@@ -173,12 +175,6 @@ def reduce(
         return loss.sum()
     # Not mean(), whose gradient writes a number a pixel where that of a sum is one number, spread.
     return loss.sum() / max(loss.numel(), 1) if weight is None else divide(loss.sum(), broadcast_sum(weight, loss))
-
-
-def check_reduction(reduction: Any) -> None:
-    """Raises ValueError unless it is one of the words."""
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}")
 
 
 def divide(total: Tensor, count: Tensor) -> Tensor:
@@ -200,13 +196,6 @@ def check_smooth(smooth: float) -> None:
     """Raises ValueError unless 0 < smooth < inf: with 0 an empty mask would be 0/0."""
     if not 0 < smooth < math.inf:
         raise ValueError(f"smooth must be a positive number, got {smooth!r}; without it empty masks give 0/0")
-
-
-def check_share(name: str, value: float) -> None:
-    """Raises ValueError unless 0 <= value <= 1."""
-    # A tuple: torch 2.9 cannot compile a union here.
-    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
 
 
 def check_weights(name: str, values: Iterable[float]) -> None:
@@ -262,7 +251,7 @@ class Loss(nn.Module):
 
     def __init__(self, *, weight: Tensor | Sequence[float] | None = None, **arguments: Any) -> None:
         super().__init__()
-        check_reduction(arguments.get("reduction", "mean"))
+        check_choice("reduction", arguments.get("reduction", "mean"), Reduction)
         self.arguments = arguments
         self.register_buffer("weight", to_weights("weight", weight), persistent=False)
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from brainseg.checks import check_choice
 from brainseg.metrics.cases import NO_GROUP, Case, Rows, patient_names, pool, slice_indices
-from brainseg.metrics.rules import Aggregation, Average, Empty, MetricResult, check_choice, check_threshold, summarise
+from brainseg.metrics.rules import Aggregation, Average, Empty, MetricResult, check_threshold, summarise
 from brainseg.metrics.statistics import Interval, confidence_interval
 
 

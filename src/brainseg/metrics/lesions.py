@@ -5,13 +5,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from brainseg.checks import check_choice
 from brainseg.metrics.functional.lesions import (
     check_connectivity,
     check_iou_threshold,
     lesion_counts,
     scores_of_lesions,
 )
-from brainseg.metrics.rules import check_choice
 from brainseg.metrics.scans import ScanMetric
 
 Measure = Literal["sensitivity", "precision", "f1", "false_positives", "lesion_dice"]

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -131,13 +131,6 @@ def summarise(
     if average == "macro":
         return MetricResult(value[0], *(int(count.sum()) for count in counts))
     return MetricResult(value, *(tuple(count.sum(0).tolist()) for count in counts))
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """ValueError unless the value is one of a Literal's."""
-    if value not in get_args(choices):
-        expected = ", ".join(repr(choice) for choice in get_args(choices))
-        raise ValueError(f"{name} must be one of {expected}, got {value!r}")
 
 
 def check_threshold(threshold: Any) -> float:

@@ -1,17 +1,17 @@
 """What every network promises: from the image to logits of its size, with taps, checkpointing and files."""
 
 import json
-import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, SupportsFloat, overload
+from typing import Any, ClassVar, Literal, Self, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from brainseg.checks import check_count
 from brainseg.models import files
 
 
@@ -293,42 +293,3 @@ def describe_features(channels: Sequence[int], reductions: Sequence[int], boxes:
         {"num_chs": width, "reduction": reduction, "module": box}
         for width, reduction, box in zip(channels, reductions, boxes, strict=True)
     ]
-
-
-def check_count(name: str, value: Any) -> int:
-    """The value as a plain integer (numpy's are welcome); ValueError unless it is a positive one."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = 0
-    if isinstance(value, bool) or count < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return count
-
-
-def check_counts(name: str, values: Any, number: int | None = None) -> list[int]:
-    """So many plain positive integers, or two and more; ValueError for anything else."""
-    counts = [] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-    if len(counts) != number if number else len(counts) < 2:
-        raise ValueError(f"{name} must be {number or 'two or more'} positive integers, got {values!r}")
-    return [check_count(f"each of {name}", count) for count in counts]
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """ValueError unless the value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def check_range(name: str, value: Any, low: float, high: float) -> float:
-    """The value as a plain number; ValueError unless it lies within low and high, ends included."""
-    if isinstance(value, bool | str) or not isinstance(value, SupportsFloat) or not low <= float(value) <= high:
-        raise ValueError(f"{name} must lie in {low:g} to {high:g}, got {value!r}")
-    return float(value)
-
-
-def check_rate(name: str, value: Any) -> float:
-    """The value as a plain number; ValueError unless it lies in [0, 1)."""
-    if isinstance(value, bool | str) or not isinstance(value, SupportsFloat) or not 0 <= float(value) < 1:
-        raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
-    return float(value)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from brainseg.models.base import SegmentationModel, check_counts
+from brainseg.checks import check_counts
+from brainseg.models.base import SegmentationModel
 
 
 @dataclass(frozen=True)

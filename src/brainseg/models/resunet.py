@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models.base import SegmentationModel, check_counts, describe_features
+from brainseg.checks import check_counts
+from brainseg.models.base import SegmentationModel, describe_features
 
 
 class ResUNet(SegmentationModel):

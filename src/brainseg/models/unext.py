@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models.base import SegmentationModel, check_count, check_counts, check_rate, describe_features
+from brainseg.checks import check_count, check_counts, check_rate
+from brainseg.models.base import SegmentationModel, describe_features
 
 
 class UNeXt(SegmentationModel):

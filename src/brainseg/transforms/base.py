@@ -1,10 +1,9 @@
 """What every transform promises: draw one row of parameters a sample, apply them, say how it was built."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Self, SupportsFloat, get_args, overload
+from typing import Any, ClassVar, Self, SupportsFloat, overload
 
 import torch
 from torch import Tensor, nn
@@ -206,48 +205,6 @@ def check_probability(p: Any) -> float:
 def draw_chosen(batch_shape: Sequence[int], generator: torch.Generator, p: float) -> Tensor:
     """(B,) bool: which samples a transform of probability p works on."""
     return torch.rand(batch_shape[0], generator=generator, device=generator.device) < p
-
-
-def check_range(
-    name: str,
-    values: Any,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-) -> tuple[float, float]:
-    """Lowest and highest value as plain numbers; ValueError unless these are two, in order and within the bounds."""
-    try:
-        low, high = (float(value) for value in values)
-    except (TypeError, ValueError):
-        low, high = math.nan, math.nan
-    bounds = {"above": above, "from": least, "up to": most, "below": below}
-    fits = (
-        not isinstance(values, str)
-        and -math.inf < low <= high < math.inf
-        and (above is None or low > above)
-        and (least is None or low >= least)
-        and (most is None or high <= most)
-        and (below is None or high < below)
-    )
-    if not fits:
-        limits = " ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
-        raise ValueError(f"{name} must be a lowest and a highest number{', ' * bool(limits)}{limits}, got {values!r}")
-    return low, high
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """ValueError unless the value is one of a Literal's."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-
-
-def check_finite(name: str, value: Any) -> float:
-    """The value as a plain number; ValueError unless it is finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return float(value)
 
 
 def draw_uniform(shape: Sequence[int], generator: torch.Generator, between: tuple[float, float]) -> Tensor:

@@ -9,14 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainseg.transforms.base import (
-    GeometricTransform,
-    Transform,
-    check_choice,
-    check_finite,
-    check_probability,
-    draw_chosen,
-)
+from brainseg.checks import check_choice, check_finite
+from brainseg.transforms.base import GeometricTransform, Transform, check_probability, draw_chosen
 from brainseg.transforms.geometry import check_size
 from brainseg.transforms.symmetry import take
 from brainseg.transforms.warp import Warp

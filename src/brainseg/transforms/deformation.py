@@ -7,15 +7,8 @@ from operator import index
 import torch
 from torch import Tensor
 
-from brainseg.transforms.base import (
-    GeometricTransform,
-    check_choice,
-    check_finite,
-    check_probability,
-    check_range,
-    draw_chosen,
-    draw_uniform,
-)
+from brainseg.checks import check_choice, check_finite, check_range
+from brainseg.transforms.base import GeometricTransform, check_probability, draw_chosen, draw_uniform
 from brainseg.transforms.warp import Padding, Sampling, Warp
 
 

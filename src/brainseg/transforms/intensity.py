@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainseg.transforms.base import Transform, check_probability, check_range, draw_chosen, draw_uniform, widen
+from brainseg.checks import check_range
+from brainseg.transforms.base import Transform, check_probability, draw_chosen, draw_uniform, widen
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from brainseg.transforms.base import (
-    Transform,
-    check_choice,
-    check_probability,
-    check_range,
-    draw_chosen,
-    draw_uniform,
-    widen,
-)
+from brainseg.checks import check_choice, check_range
+from brainseg.transforms.base import Transform, check_probability, draw_chosen, draw_uniform, widen
 from brainseg.transforms.normalization import check_channels
 
 Fill = Literal["zero", "repeat"]

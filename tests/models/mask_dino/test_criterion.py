@@ -196,7 +196,7 @@ def test_the_number_of_objects_is_the_mean_over_processes(monkeypatch: pytest.Mo
         ({"denoising": "seq"}, "denoising must be one of 'seg', 'standard', 'no', got 'seq'"),
         ({"weights": {"box": 1.0}}, "weights are of ce, mask, dice, bbox, giou, got box"),
         ({"num_points": 0}, "num_points must be a positive integer"),
-        ({"importance": 1.5}, "importance must lie in 0 to 1"),
+        ({"importance": 1.5}, r"importance must lie in \[0, 1\]"),
         ({"things": [2]}, r"things must be some of the classes 0 to 1, got \[2\]"),
         ({"things": "0"}, "things must be some of the classes"),
         ({"things": 1}, "things must be some of the classes"),

@@ -49,8 +49,8 @@ def disk(batch: int = 2, classes: int = 1, height: int = 64, width: int = 96) ->
         ({"num_queries": 0}, "num_queries must be a positive integer, got 0"),
         ({"two_stage": 1}, "two_stage must be True or False, got 1"),
         ({"encoder_drop": 1.0}, r"encoder_drop must lie in \[0, 1\)"),
-        ({"dn_noise": 2}, "dn_noise must lie in 0 to 1, got 2"),
-        ({"oversample": 0.5}, "oversample must lie in 1 to 1000"),
+        ({"dn_noise": 2}, r"dn_noise must lie in \[0, 1\], got 2"),
+        ({"oversample": 0.5}, r"oversample must lie in \[1, 1000\]"),
         ({"channels": (8, 8, 16)}, "channels must be 4 positive integers"),
         ({"channels": (8, 8, 16, 20)}, "multiples of 8"),
         ({"pretrained": True}, "for a timm backbone"),
@@ -59,7 +59,7 @@ def disk(batch: int = 2, classes: int = 1, height: int = 64, width: int = 96) ->
         ({"backbone": nn.Conv2d(3, 8, 1)}, "MaskDINOHead"),
         ({"frozen_norms": "no"}, "frozen_norms must be True or False, got 'no'"),
         ({"things": [1]}, r"things must be some of the classes 0 to 0, got \[1\]"),
-        ({"dn_noise": None}, "dn_noise must lie in 0 to 1"),
+        ({"dn_noise": None}, r"dn_noise must lie in \[0, 1\]"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], message: str) -> None:

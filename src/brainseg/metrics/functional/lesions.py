@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from brainseg.metrics.rules import Empty, check_choice, check_threshold, fill_empty, to_masks
+from brainseg.checks import check_choice
+from brainseg.metrics.rules import Empty, check_threshold, fill_empty, to_masks
 
 
 class LesionScores(NamedTuple):

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from brainseg.checks import check_choice
 from brainseg.metrics.functional.surface import Spacing, check_spacing
-from brainseg.metrics.rules import Empty, check_choice, check_threshold, fill_empty, to_masks
+from brainseg.metrics.rules import Empty, check_threshold, fill_empty, to_masks
 
 
 def confusion_counts(

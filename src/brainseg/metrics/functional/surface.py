@@ -11,7 +11,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from brainseg.metrics.rules import Empty, check_choice, check_threshold, fill_empty, to_masks
+from brainseg.checks import check_choice
+from brainseg.metrics.rules import Empty, check_threshold, fill_empty, to_masks
 
 Missing = float | Literal["diagonal", "nan", "inf"]
 Spacing = float | Sequence[float]

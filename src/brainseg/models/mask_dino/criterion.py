@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from brainseg.models.base import check_choice, check_count, check_range
+from brainseg.checks import check_between, check_choice, check_count
 from brainseg.models.mask_dino.boxes import giou
 from brainseg.models.mask_dino.layers import without_autocast
 from brainseg.models.mask_dino.matcher import HungarianMatcher, Pairs, read_points
@@ -65,8 +65,8 @@ class SetCriterion(nn.Module):
         self.num_points = check_count("num_points", num_points)
         self.matcher = matcher or HungarianMatcher(num_points=num_points)
         self.weights = {**LOSS_WEIGHTS, **(weights or {})}
-        self.candidates = int(check_range("oversample", oversample, 1, 1000) * num_points)
-        self.important = int(check_range("importance", importance, 0, 1) * num_points)
+        self.candidates = int(check_between("oversample", oversample, 1, 1000) * num_points)
+        self.important = int(check_between("importance", importance, 0, 1) * num_points)
         self.denoising = denoising
         self.softmax_classes = softmax_classes
         self.things = check_things(things, num_classes)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainseg.models.base import check_count
+from brainseg.checks import check_count
 from brainseg.models.mask_dino.positions import at_least_float32
 
 

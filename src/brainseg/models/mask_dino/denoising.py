@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from brainseg.models.base import check_count, check_range
+from brainseg.checks import check_between, check_count
 from brainseg.models.mask_dino.positions import at_least_float32, inverse_sigmoid
 from brainseg.models.mask_dino.query_selection import Queries
 from brainseg.models.mask_dino.randomness import Rand
@@ -57,7 +57,7 @@ class Denoising(nn.Module):
     def __init__(self, num_classes: int, channels: int, *, number: int = 100, noise: float = 0.4) -> None:
         super().__init__()
         self.num_classes, self.number = check_count("num_classes", num_classes), check_count("number", number)
-        self.noise = check_range("noise", noise, 0, 1)
+        self.noise = check_between("noise", noise, 0, 1)
         self.label_enc = nn.Embedding(num_classes, channels)
 
     def forward(self, targets: Sequence[Target], rand: Rand) -> NoisedQueries | None:

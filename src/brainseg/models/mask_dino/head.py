@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack, get_args
 import torch
 from torch import Tensor, nn
 
-from brainseg.models.base import check_choice, check_count, check_counts, check_range, check_rate
+from brainseg.checks import check_between, check_choice, check_count, check_counts, check_rate
 from brainseg.models.mask_dino.criterion import DenoisingMode, SetCriterion, check_things
 from brainseg.models.mask_dino.denoising import Denoising, NoisedQueries
 from brainseg.models.mask_dino.mask_head import MaskHead
@@ -327,7 +327,7 @@ def checked_arguments(given: HeadArguments) -> dict[str, Any]:
     for name, choices in (("feature_order", FeatureOrder), ("init_box", InitBox), ("denoising", DenoisingMode)):
         check_choice(name, a[name], get_args(choices))
     for name, low, high in (("dn_noise", 0, 1), ("importance", 0, 1), ("oversample", 1, 1000)):
-        a[name] = check_range(name, a[name], low, high)
+        a[name] = check_between(name, a[name], low, high)
     check_levels(a["encoder_features"], a["total_levels"])
     for name, divisor in (
         ("conv_dim", 32),

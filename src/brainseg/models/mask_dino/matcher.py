@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainseg.models.base import check_count
+from brainseg.checks import check_count
 from brainseg.models.mask_dino.boxes import giou
 from brainseg.models.mask_dino.layers import without_autocast
 from brainseg.models.mask_dino.positions import at_least_float32

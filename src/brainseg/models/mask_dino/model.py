@@ -5,7 +5,8 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from brainseg.models.base import SegmentationModel, check_count, check_counts, describe_features
+from brainseg.checks import check_count, check_counts
+from brainseg.models.base import SegmentationModel, describe_features
 from brainseg.models.mask_dino.backbone import REDUCTIONS, SmallBackbone, TimmBackbone
 from brainseg.models.mask_dino.head import HeadArguments, MaskDINOHead
 from brainseg.models.mask_dino.postprocessing import semantic_logits

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from brainseg.models.base import check_choice
+from brainseg.checks import check_choice
 from brainseg.models.mask_dino.deformable_attention import DeformableAttention
 from brainseg.models.mask_dino.fusion import Fusion
 from brainseg.models.mask_dino.layers import FeedForward, init_conv, init_matrices, run, without_autocast
