@@ -4,7 +4,7 @@ from torch import Tensor
 
 from brainseg.models import MaskDINO, SegmentationModel
 from brainseg.models.convert import _SOURCES
-from brainseg.models.convert_mask_dino import _RESNETS, _resnet_keys, mask_dino_head_keys
+from brainseg.models.mask_dino.convert import _RESNETS, _resnet_keys, mask_dino_head_keys
 
 
 def official_state_dict(model: SegmentationModel, source: str) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import venv
 from importlib import import_module
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,12 @@ def test_public_names_are_documented() -> None:
     for module in MODULES:
         for name in import_module(module).__all__:
             assert getattr(import_module(module), name).__doc__, f"{module}.{name}"
+
+
+def test_no_two_files_import_each_other() -> None:
+    graph = grimp.build_graph("brainseg", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert [(a, b) for a, imported in imports.items() for b in imported if a in imports[b]] == []
 
 
 @pytest.mark.network

@@ -13,7 +13,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from brainseg.models import SegmentationModel
-from brainseg.models.files import CONFIG, config_text
+from brainseg.models.files import CONFIG
 
 
 def export(model: SegmentationModel, path: str | Path | None = None) -> ExportedProgram:
@@ -54,7 +54,7 @@ def export(model: SegmentationModel, path: str | Path | None = None) -> Exported
     # Under its own name in a folder of its own, since both formats keep the name of a file inside it.
     with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         write = _write_onnx if path.suffix == ".onnx" else _write_program
-        write(program, Path(folder, path.name), config_text(model))
+        write(program, Path(folder, path.name), model.config_text())
         for file in sorted(Path(folder).iterdir(), reverse=True):  # large weights, then the model that refers to them
             file.replace(path.with_name(file.name))
     return program

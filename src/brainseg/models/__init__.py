@@ -3,7 +3,7 @@
 from brainseg.models.base import SegmentationModel
 from brainseg.models.convert import config_from_state_dict, convert_state_dict
 from brainseg.models.costs import ModelSummary, StageSummary, summary
-from brainseg.models.files import load_weights
+from brainseg.models.loading import load_weights
 from brainseg.models.mask_dino import (
     DeformableAttention,
     Denoising,
@@ -18,6 +18,7 @@ from brainseg.models.mask_dino import (
 )
 from brainseg.models.registry import create_model, list_models
 from brainseg.models.resunet import ResUNet
+from brainseg.models.spec import ModelSpec
 from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
 
@@ -28,6 +29,7 @@ __all__ = [
     "MaskDINO",
     "MaskDINOHead",
     "MaskHead",
+    "ModelSpec",
     "ModelSummary",
     "PixelDecoder",
     "QueryPredictions",

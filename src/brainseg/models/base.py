@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
 
@@ -13,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from brainseg.checks import check_count
 from brainseg.models import files
+from brainseg.models.adaptation import differences, load_adapted
+from brainseg.models.spec import ModelSpec
 
 
 class SegmentationModel(nn.Module):
@@ -24,7 +27,6 @@ class SegmentationModel(nn.Module):
     Attributes:
         config: the constructor's arguments as JSON values; ``type(model)(**model.config)`` builds the same network.
         feature_info: for each encoder feature ``num_chs``, ``reduction`` (its stride) and ``module`` (its box).
-        normalization: name and arguments of the transform that the weights expect on their input, or None.
 
     Shape:
         images (B, C, H, W) floating point, H and W at least 32 -> logits (B, K, H, W). With `deep_supervision` and in
@@ -64,9 +66,34 @@ class SegmentationModel(nn.Module):
                 raise ValueError(f"deep_supervision must be True or False, got {deep_supervision!r}")
             config["deep_supervision"] = deep_supervision
         self.config: dict[str, Any] = json.loads(json.dumps(config))
-        self.normalization: dict[str, Any] | None = None
+        self._spec = ModelSpec.of_classes(num_classes)
         self.grad_checkpointing = False
         self.auxiliary_heads = nn.ModuleList()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What trained weights take and give; saved with them. Set another one by `dataclasses.replace`."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: ModelSpec) -> None:
+        if not isinstance(spec, ModelSpec):
+            raise TypeError(f"spec must be a ModelSpec, got {type(spec).__name__}")
+        if spec.num_classes != self.config["num_classes"]:
+            raise ValueError(
+                f"a spec of {spec.num_classes} class(es) ({', '.join(spec.class_names)}) does not fit a network of "
+                f"num_classes={self.config['num_classes']}; name each class once"
+            )
+        self._spec = spec
+
+    @property
+    def normalization(self) -> dict[str, Any] | None:
+        """That of `spec`: name and arguments of the transform that the weights expect on their input, or None."""
+        return self._spec.normalization
+
+    @normalization.setter
+    def normalization(self, normalization: dict[str, Any] | None) -> None:
+        self._spec = replace(self._spec, normalization=normalization)
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Encoder features, shallow to deep, of an image whose sides are multiples of `stride`."""
@@ -131,6 +158,7 @@ class SegmentationModel(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
         self.config["num_classes"] = check_count("num_classes", num_classes)
+        self._spec = self._spec.with_classes(num_classes)
         like = self.head.weight
         self._build_heads([head.in_channels for head in (*self.auxiliary_heads, self.head)])
         for heads in (self.head, self.auxiliary_heads):
@@ -148,15 +176,29 @@ class SegmentationModel(nn.Module):
 
         Args:
             folder: made if absent; the two files replace older ones in one move each.
+
+        Raises:
+            ValueError: the network is no longer the one that its config builds, and could not be read back.
         """
-        files.save(self, Path(folder))
+        with torch.device("meta"):
+            built = type(self)(**self.config).state_dict()
+        if changed := differences(built, self.state_dict()):
+            raise ValueError(
+                f"this {type(self).__name__} is not what its config builds ({changed}) and could not be read back; "
+                "save it before optimize() or other changes to its boxes"
+            )
+        files.write(Path(folder), self.config_text(), self.state_dict())
+
+    def config_text(self) -> str:
+        """The content of `config.json`: the network's name, its arguments, its spec and the version."""
+        return files.config_text(type(self).__name__, self.config, self.spec)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **changes: Any) -> Self:
         """Builds the network that `save_pretrained` wrote; called on SegmentationModel, whichever network it is.
 
         Args:
-            folder: holds `config.json` and `model.safetensors`.
+            folder: holds `config.json` and `model.safetensors`, or a run whose best weights are taken.
             changes: constructor arguments to change. Another `in_channels` sums or repeats the stem's kernels, another
                 `num_classes` starts a fresh head; what was adapted is logged as a warning.
 
@@ -164,23 +206,23 @@ class SegmentationModel(nn.Module):
             FileNotFoundError: no such folder or file.
             ValueError: a truncated or foreign file, another network, or weights that do not fit the changes.
         """
-        folder = Path(folder)
+        folder = files.find_folder(Path(folder).expanduser())
         config = files.read_config(folder)
-        network = cls.classes.get(config["model"])
+        network = cls.classes.get(config.model)
         if network is None:
             raise ValueError(
-                f"{folder} holds a {config['model']}, and no network of this name is defined; known are "
+                f"{folder} holds a {config.model}, and no network of this name is defined; known are "
                 f"{', '.join(sorted(cls.classes))}: import the module that defines it first"
             )
         if not issubclass(network, cls):
-            raise ValueError(f"{folder} holds a {config['model']}, not a {cls.__name__}; use its from_pretrained")
+            raise ValueError(f"{folder} holds a {config.model}, not a {cls.__name__}; use its from_pretrained")
         try:
-            model = network(**{**config["arguments"], **changes})
+            model = network(**{**config.arguments, **changes})
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{folder}: {network.__name__} cannot be built from its config.json with {changes}: {error}"
             ) from error
-        files.load_weights(model, folder)
+        load_adapted(model, files.read_state_dict(folder / files.WEIGHTS), folder, config)
         return model
 
     def _check(self, images: Tensor) -> None:

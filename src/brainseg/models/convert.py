@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brainseg.models.convert_mask_dino import mask_dino_config, mask_dino_keys
+from brainseg.models.files import without_prefix
+from brainseg.models.mask_dino.convert import mask_dino_config, mask_dino_keys
 
 _PAIR = ("weight", "bias")
 _BATCH_NORM = (*_PAIR, "running_mean", "running_var", "num_batches_tracked")
@@ -151,15 +152,6 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
     _, given = _read(state_dict, source)
     _, config = _SOURCES[source]
     return config(given)
-
-
-def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what DataParallel, DistributedDataParallel and torch.compile put in front of every key."""
-    given = dict(state_dict)
-    for prefix in ("module.", "_orig_mod.", "module."):  # either may stand outside
-        if all(key.startswith(prefix) for key in given):
-            given = {key.removeprefix(prefix): value for key, value in given.items()}
-    return given
 
 
 def _read(state_dict: Mapping[str, Tensor], source: str) -> tuple[Mapping[str, str | None], dict[str, Tensor]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from brainseg._names import no_such
 from brainseg.models.base import SegmentationModel
-from brainseg.models.files import load_weights
+from brainseg.models.loading import load_weights
 from brainseg.models.mask_dino import MaskDINO
 from brainseg.models.resunet import ResUNet
 from brainseg.models.unet import UNet
@@ -55,8 +55,8 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
 
     Args:
         name: one of `list_models()`.
-        weights: None for a fresh initialisation; a file for `load_weights`; or a folder that `save_pretrained` wrote,
-            whose arguments are then those that neither the name nor the call gives.
+        weights: None for a fresh initialisation; a file for `load_weights`; or a folder that `save_pretrained` wrote or
+            of a run, whose arguments are then those that neither the name nor the call gives.
         arguments: the constructor's; they go before those of the name.
 
     Raises:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainseg.models.convert_mask_dino import mask_dino_head_keys
 from brainseg.models.mask_dino import (
     MaskDINOHead,
     QueryPredictions,
@@ -18,6 +17,7 @@ from brainseg.models.mask_dino import (
     semantic_inference,
 )
 from brainseg.models.mask_dino.boxes import giou
+from brainseg.models.mask_dino.convert import mask_dino_head_keys
 from brainseg.models.mask_dino.deformable_attention import deformable_attention
 from brainseg.models.mask_dino.head import DEFAULTS
 from brainseg.models.mask_dino.pixel_decoder import FEATURES

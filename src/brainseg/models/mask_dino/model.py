@@ -146,6 +146,7 @@ class MaskDINO(SegmentationModel):
     def reset_classifier(self, num_classes: int) -> None:
         self.query_head.reset_classifier(num_classes)
         self.config["num_classes"] = self.criterion.num_classes = self.query_head.denoising.num_classes
+        self._spec = self._spec.with_classes(num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         super().set_grad_checkpointing(enable)

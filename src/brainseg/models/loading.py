@@ -1,0 +1,37 @@
+"""Weights from wherever they lie, into a network."""
+
+from pathlib import Path
+
+from brainseg.models.adaptation import load_adapted
+from brainseg.models.base import SegmentationModel
+from brainseg.models.convert import convert_state_dict
+from brainseg.models.files import WEIGHTS, find_folder, read_config, read_state_dict, without_prefix
+
+
+def load_weights(model: SegmentationModel, path: str | Path, *, source: str | None = None) -> list[str]:
+    """Loads weights into a network, whole or not at all.
+
+    Where the file was made for another number of input channels or classes the stem's kernels are summed or repeated,
+    and heads stay as the model has them; what was adapted is returned, and logged as a warning.
+
+    Args:
+        model: the network; it stays as it was if anything is wrong.
+        path: a folder that `save_pretrained` wrote, or that of a run for its best weights (the spec is taken over); a
+            `.safetensors`, `.pt`, `.pth` or `.ckpt` file with a state dict, whatever wrappers put before its keys.
+        source: the official code that the file comes from, as for `convert_state_dict`; None for our own keys.
+
+    Returns:
+        what was adapted, a sentence each.
+
+    Raises:
+        FileNotFoundError: no such folder or file.
+        ValueError: a truncated, foreign or unsafe file, or weights of another network.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        folder = find_folder(path)
+        config, given = read_config(folder), read_state_dict(folder / WEIGHTS)
+    else:
+        config, given = None, read_state_dict(path)
+    given = without_prefix(given)
+    return load_adapted(model, given if source is None else convert_state_dict(given, source), path, config)
