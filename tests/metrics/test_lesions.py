@@ -220,11 +220,11 @@ def test_without_background_only_the_others_count() -> None:
     torch.testing.assert_close(alone.compute(), whole.compute()[1:])
 
 
-def test_what_is_kept_of_a_slice_are_5_numbers() -> None:
+def test_what_is_kept_of_a_slice_are_6_numbers() -> None:
     metric = LesionDetection()
-    metric.update(torch.rand(8, 1, 256, 256), torch.rand(8, 1, 256, 256) > 0.9)
+    metric.update(torch.randn(8, 1, 256, 256), torch.rand(8, 1, 256, 256) > 0.9)
     kept = [x for state in metric.metric_state.values() if isinstance(state, list) for x in state]
-    assert sum(x.nbytes for x in kept) == 8 * (5 * 8 + 3 * 8)
+    assert sum(x.nbytes for x in kept) == 8 * (6 * 8 + 3 * 8)
 
 
 def test_the_repr_names_the_measure() -> None:

@@ -300,9 +300,9 @@ def test_the_published_score_rises_with_the_batch_where_a_small_tumour_is_missed
     prediction = target.clone()
     prediction[1] = 0
     single, both = IoU(aggregation="batch"), IoU(aggregation="batch")
-    single.update(prediction[:1] - 0.5, target[:1])
-    single.update(prediction[1:] - 0.5, target[1:])
-    both.update(prediction - 0.5, target)
+    single.update(prediction[:1] * 2 - 1, target[:1])
+    single.update(prediction[1:] * 2 - 1, target[1:])
+    both.update(prediction * 2 - 1, target)
     assert [single.compute().item(), both.compute().item()] == pytest.approx([1 / 2, 64 / 65], abs=1e-4)
 
 

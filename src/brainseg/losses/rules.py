@@ -127,7 +127,7 @@ def prepare(
     """
     multiclass = _is_multiclass(logits, target)
     weight = None if weight is None else per_class("weight", weight, logits)
-    valid = _valid_pixels(logits, target, valid, ignore_index, multiclass=multiclass)
+    valid = valid_pixels(logits.shape, target, valid, ignore_index)
     dtype = target.dtype
     logits = to_computing_dtype(logits)
     target = target.long() if multiclass else target.to(logits.dtype).reshape(logits.shape)
@@ -148,6 +148,58 @@ def prepare(
     if check_target and not torch.compiler.is_compiling():
         _check_values(case, dtype)
     return case
+
+
+def valid_pixels(shape: Sequence[int], target: Tensor, valid: Tensor | None, ignore_index: int | None) -> Tensor | None:
+    """Which pixels count, in losses and in metrics alike.
+
+    Args:
+        shape: (B, K, ...) of a batch with its class axis.
+        target: masks of this shape, or (B, ...): class indices, or the mask of K = 1.
+        valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks; each
+            side may be 1.
+        ignore_index: value of an integer target whose pixels are ignored.
+
+    Returns:
+        bool, of the rank of `shape`, each side 1 or that of the shape; None if nothing is ignored.
+
+    Raises:
+        TypeError: `valid` is no tensor.
+        ValueError: `valid` does not fit or is not bool, `ignore_index` is no integer, or the target is not.
+    """
+    flat = target.ndim < len(shape)
+    if valid is not None:
+        valid = _with_class_axis(valid, shape, classes=1 if flat else shape[1])
+    if ignore_index is None:
+        return valid
+    check_ignore_index(ignore_index)
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise ValueError(f"ignore_index needs an integer target, got {target.dtype}; mark the pixels with valid")
+    # In a uint8 target -100 would wrap to 156.
+    kept = target.long() != ignore_index
+    kept = kept[:, None] if flat else kept
+    return kept if valid is None else kept & valid
+
+
+def check_ignore_index(ignore_index: int | None) -> None:
+    """Raises ValueError unless None or an integer."""
+    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
+        raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
+
+
+def _with_class_axis(valid: Tensor, shape: Sequence[int], *, classes: int) -> Tensor:
+    if not isinstance(valid, Tensor):
+        raise TypeError(f"valid must be a tensor, got {type(valid).__name__}; use torch.as_tensor")
+    batch, _, *sides = shape
+    mask = valid[:, None] if valid.ndim == len(shape) - 1 else valid[(None,) * (len(shape) - valid.ndim)]
+    whole = (batch, classes, *sides)
+    fits = mask.ndim == len(shape) and all(side in (1, n) for side, n in zip(mask.shape, whole, strict=True))
+    if valid.dtype != torch.bool or not fits:
+        raise ValueError(
+            f"valid of shape {tuple(valid.shape)} and {valid.dtype} does not fit a batch of shape {tuple(shape)};"
+            f" expected bool, True where pixels count, of shape {(batch, *sides)} or {whole}, where each side may be 1"
+        )
+    return mask
 
 
 def reduce(
@@ -284,36 +336,6 @@ def _is_multiclass(logits: Tensor, target: Tensor) -> bool:
         " expected a floating or bool target of the logits' shape, or an integer one (for one channel also bool)"
         f" of shape {flat}"
     )
-
-
-def _valid_pixels(
-    logits: Tensor, target: Tensor, valid: Tensor | None, ignore_index: int | None, *, multiclass: bool
-) -> Tensor | None:
-    if valid is not None:
-        valid = _valid_mask(valid, logits, 1 if multiclass else logits.shape[1])
-    if ignore_index is None:
-        return valid
-    if not isinstance(ignore_index, int):
-        raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
-    if target.is_floating_point() or target.dtype == torch.bool:
-        raise ValueError(f"ignore_index needs an integer target, got {target.dtype}; mark the pixels with valid")
-    # In a uint8 target -100 would wrap to 156.
-    kept = target.long()[:, None] != ignore_index
-    return kept if valid is None else kept & valid
-
-
-def _valid_mask(valid: Tensor, logits: Tensor, classes: int) -> Tensor:
-    batch, _, *sides = logits.shape
-    mask = valid[:, None] if valid.ndim == logits.ndim - 1 else valid[(None,) * (logits.ndim - valid.ndim)]
-    whole = (batch, classes, *sides)
-    fits = mask.ndim == logits.ndim and all(side in (1, n) for side, n in zip(mask.shape, whole, strict=True))
-    if valid.dtype != torch.bool or not fits:
-        raise ValueError(
-            f"valid of shape {tuple(valid.shape)} and {valid.dtype} does not fit logits of shape"
-            f" {tuple(logits.shape)}; expected bool, True where pixels count, of shape {(batch, *sides)} or"
-            f" {whole}, where each side may be 1"
-        )
-    return mask
 
 
 def _check_values(case: Case, dtype: torch.dtype) -> None:

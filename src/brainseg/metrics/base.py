@@ -11,8 +11,18 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from brainseg.checks import check_choice
+from brainseg.losses.rules import check_ignore_index
 from brainseg.metrics.cases import NO_GROUP, Case, Rows, patient_names, pool, slice_indices
-from brainseg.metrics.rules import Aggregation, Average, Empty, MetricResult, check_threshold, summarise
+from brainseg.metrics.rules import (
+    Aggregation,
+    Average,
+    Empty,
+    Masks,
+    MetricResult,
+    check_threshold,
+    summarise,
+    to_masks,
+)
 from brainseg.metrics.statistics import Interval, confidence_interval
 
 
@@ -45,6 +55,7 @@ class CaseMetric(Metric):
         aggregation: the case that the mean runs over.
         threshold: a probability; foreground is above it.
         from_probabilities: floating predictions are probabilities, not logits.
+        ignore_index: value of an integer target whose pixels are ignored.
         empty: what a case of two empty masks is: left out ("exclude"), 1 ("one") or 0 ("zero").
         average: "macro": one mean over the classes, "none": one value for each class.
         include_background: False leaves class 0 out of the result.
@@ -67,6 +78,7 @@ class CaseMetric(Metric):
         aggregation: Aggregation = "slice",
         threshold: float = 0.5,
         from_probabilities: bool = False,
+        ignore_index: int | None = None,
         empty: Empty = "exclude",
         average: Average = "macro",
         include_background: bool = True,
@@ -88,6 +100,9 @@ class CaseMetric(Metric):
         self.aggregation = aggregation
         self.threshold = check_threshold(threshold)
         self.from_probabilities = from_probabilities
+        check_ignore_index(ignore_index)
+        self.ignore_index = ignore_index
+        self._first = True
         self.empty = empty
         self.average = average
         self.include_background = include_background
@@ -95,7 +110,7 @@ class CaseMetric(Metric):
         self.add_state("rows", [], dist_reduce_fx="cat")  # (B, K, ...)
         self.add_state("tags", [], dist_reduce_fx="cat")  # (B, 3): slice, place in its batch, length of the name
         self.add_state("names", [], dist_reduce_fx="cat")  # bytes of the patients' names, one behind the other
-        self._mark("reading", self.threshold, from_probabilities)
+        self._mark("reading", self.threshold, from_probabilities, ignore_index)
 
     def extra_repr(self) -> str:
         note = " (depends on the batch size)" if self.aggregation == "batch" else ""
@@ -152,6 +167,21 @@ class CaseMetric(Metric):
     def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **options: Any) -> nn.Module:
         # States move with the module, but what was counted and measured keeps its dtype.
         return super()._apply(lambda x: x.to(fn(x.new_empty(0)).device), *arguments, **options)
+
+    def _masks(self, prediction: Tensor, target: Tensor, valid: Tensor | None) -> Masks:
+        """The masks of a batch."""
+        masks = to_masks(
+            prediction,
+            target,
+            num_classes=self.num_classes,
+            threshold=self.threshold,
+            from_probabilities=self.from_probabilities,
+            ignore_index=self.ignore_index,
+            valid=valid,
+            suspect_probabilities=self._first,
+        )
+        self._first = False
+        return masks
 
     def _append(self, rows: Tensor, group: Any, slice_index: Any) -> None:
         """Keeps the rows (B, K, ...) of a batch."""

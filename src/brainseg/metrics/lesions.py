@@ -34,6 +34,8 @@ class LesionDetection(ScanMetric):
             needs `group` and `slice_index` and keeps their masks, eight pixels a byte.
         threshold: a probability; foreground is above it.
         from_probabilities: floating predictions are probabilities, not logits.
+        ignore_index: value of an integer target whose pixels are ignored: they are background in prediction and target.
+            A scan of which every pixel is ignored is left out.
         empty: what a scan of two empty masks is: left out ("exclude"), 1 ("one") or 0 ("zero"). Its false positives
             are 0 in any case.
         average: "macro": the mean over the classes that have a case, "none": one value for each class.
@@ -80,7 +82,7 @@ class LesionDetection(ScanMetric):
     def _measure(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         return lesion_counts(predicted, true, self.iou_threshold, self.connectivity), torch.zeros(0)
 
-    def _values(self, rows: Tensor, payload: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002, no such numbers
-        scores = scores_of_lesions(rows, empty=self.empty)
+    def _values(self, rows: Tensor, payload: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002, no such numbers
+        scores = scores_of_lesions(rows, sizes, empty=self.empty)
         values: Tensor = getattr(scores, self.measure)
         return values, scores.components > 0, scores.lesions > 0

@@ -8,7 +8,7 @@ from brainseg.metrics.base import CaseMetric, Scores
 from brainseg.metrics.cases import Rows
 from brainseg.metrics.functional.overlap import (
     check_beta,
-    confusion_counts,
+    counts_of_masks,
     dice_of_counts,
     f_beta_of_counts,
     iou_of_counts,
@@ -40,6 +40,7 @@ class OverlapMetric(CaseMetric):
         aggregation: Aggregation = "slice",
         threshold: float = 0.5,
         from_probabilities: bool = False,
+        ignore_index: int | None = None,
         empty: Empty = "exclude",
         average: Average = "macro",
         include_background: bool = True,
@@ -55,6 +56,7 @@ class OverlapMetric(CaseMetric):
             aggregation=aggregation,
             threshold=threshold,
             from_probabilities=from_probabilities,
+            ignore_index=ignore_index,
             empty=empty,
             average=average,
             include_background=include_background,
@@ -62,7 +64,15 @@ class OverlapMetric(CaseMetric):
             **options,
         )
 
-    def update(self, prediction: Tensor, target: Tensor, *, group: Any = None, slice_index: Any = None) -> None:
+    def update(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        group: Any = None,
+        slice_index: Any = None,
+        valid: Tensor | None = None,
+    ) -> None:
         """Counts the pixels of a batch.
 
         Args:
@@ -70,18 +80,13 @@ class OverlapMetric(CaseMetric):
             target: masks (B, K, H, W) or class indices (B, H, W).
             group: the patient of each slice: B names, or an integer tensor (B,).
             slice_index: the place of each slice in its patient, integers (B,); for the table only.
+            valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks;
+                each side may be 1.
 
         Raises:
             ValueError: shapes or values that are no masks of K classes, or ``aggregation="patient"`` without `group`.
         """
-        counts = confusion_counts(
-            prediction,
-            target,
-            num_classes=self.num_classes,
-            threshold=self.threshold,
-            from_probabilities=self.from_probabilities,
-        )
-        self._append(counts, group, slice_index)
+        self._append(counts_of_masks(self._masks(prediction, target, valid)), group, slice_index)
 
     def _score(self, rows: Rows) -> Scores:
         both, excess, lacking, _ = rows.data.unbind(-1)
@@ -115,6 +120,8 @@ class DiceScore(OverlapMetric):
             `group`), "dataset" (all pixels are pooled), or "batch".
         threshold: a probability; foreground is above it.
         from_probabilities: floating predictions are probabilities, not logits.
+        ignore_index: value of an integer target whose pixels are ignored: they are counted nowhere, whatever is
+            predicted there. A case of which every pixel is ignored is left out.
         empty: what a case of two empty masks is: left out ("exclude"), 1 ("one") or 0 ("zero").
         average: "macro": the mean over the classes that have a case, "none": one value for each class.
         include_background: False leaves class 0 out.

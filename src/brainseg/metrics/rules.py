@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from brainseg.losses.rules import valid_pixels
+
 Aggregation = Literal["slice", "patient", "dataset", "batch"]
 Average = Literal["macro", "none"]
 Empty = Literal["exclude", "one", "zero"]
@@ -20,7 +22,8 @@ class MetricResult(NamedTuple):
     Attributes:
         value: what `compute()` returns: float32, a scalar or with ``average="none"`` (K,); of ConfusionCounts (K, 4).
         cases: how many cases the mean runs over.
-        excluded: how many were left out of it: those of two empty masks, or in which the metric is not defined.
+        excluded: how many were left out of it: those of two empty masks, those of which every pixel is ignored, and
+            those in which the metric is not defined.
         missed: how many have a target, and nothing is predicted.
         false_alarms: how many have no target, and something is predicted.
     """
@@ -32,6 +35,27 @@ class MetricResult(NamedTuple):
     false_alarms: int | tuple[int, ...]
 
 
+class Masks(NamedTuple):
+    """Prediction and target as masks, one a class; both are False in ignored pixels, whatever these held.
+
+    Attributes:
+        predicted: bool (B, K, ...).
+        true: bool (B, K, ...).
+        valid: which pixels count, bool, each side 1 or that of the masks; None if all do.
+    """
+
+    predicted: Tensor
+    true: Tensor
+    valid: Tensor | None
+
+    def sizes(self) -> Tensor:
+        """(B, K) int64, how many pixels count."""
+        batch, classes, *sides = self.true.shape
+        if self.valid is None:
+            return torch.full((batch, classes), math.prod(sides), device=self.true.device)
+        return self.valid.expand_as(self.true).flatten(2).sum(-1)
+
+
 def to_masks(
     prediction: Tensor,
     target: Tensor,
@@ -39,7 +63,10 @@ def to_masks(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
-) -> tuple[Tensor, Tensor]:
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
+    suspect_probabilities: bool = True,
+) -> Masks:
     """Prediction and target as masks, one a class.
 
     Args:
@@ -51,15 +78,19 @@ def to_masks(
             one more axis. None takes K from the class axis, and 1 where there is none.
         threshold: a probability; what equals it is background, and so is NaN (class 0, where a pixel has nothing else).
         from_probabilities: floating predictions are probabilities, not logits.
-
-    Returns:
-        prediction and target, bool (B, K, H, W).
+        ignore_index: value of an integer target whose pixels are ignored: prediction and target may hold anything
+            there, NaN and unknown classes included.
+        valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks; each
+            side may be 1.
+        suspect_probabilities: warn if what is read as logits looks like probabilities: all of it lies in [0, 1], and
+            some is neither 0 nor 1.
 
     Raises:
         TypeError: one is no tensor.
-        ValueError: shapes or dtypes that do not fit, masks that hold more than 0 and 1, class indices outside [0, K),
-            probabilities outside [0, 1].
+        ValueError: a threshold that is no probability, shapes or dtypes that do not fit; but for ignored pixels masks
+            that hold more than 0 and 1, class indices outside [0, K), or probabilities outside [0, 1].
     """
+    check_threshold(threshold)
     for name, tensor in (("prediction", prediction), ("target", target)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; use torch.as_tensor")
@@ -67,22 +98,29 @@ def to_masks(
         largest = max(prediction, target, key=Tensor.dim)
         num_classes = largest.shape[1] if largest.dim() > 3 else 1
     axes = _class_axes(prediction, target, num_classes)
-    truth = _read("target", target, num_classes, axes[1])
+    shape = (len(target), num_classes, *target.shape[2 if axes[1] else 1 :])
+    valid = valid_pixels(shape, target, valid, ignore_index)
+    if valid is not None:
+        prediction, target = (
+            _filled(tensor, valid, axis) for tensor, axis in zip((prediction, target), axes, strict=True)
+        )
+    true = _read("target", target, num_classes, axes[1])
     if not prediction.is_floating_point():
-        return _read("prediction", prediction, num_classes, axes[0]), truth
-    if from_probabilities:
-        _check_probabilities(prediction)
-    if num_classes > 1 and not axes[1]:
-        # NaN would be the largest; of a pixel that has nothing else the class is 0.
-        return _one_hot(prediction.masked_fill(prediction.isnan(), -math.inf).argmax(1), num_classes), truth
-    # A logit against the threshold's logit: the sigmoid rounds, differently in each dtype.
-    bound = threshold if from_probabilities else _logit(threshold)
-    half = prediction.dtype in (torch.float16, torch.bfloat16)
-    foreground = (prediction.float() if half else prediction) > bound
-    return foreground if axes[0] else foreground.unsqueeze(1), truth
+        predicted = _read("prediction", prediction, num_classes, axes[0])
+    else:
+        if from_probabilities:
+            _check_probabilities(prediction)
+        elif suspect_probabilities:
+            _warn_of_probabilities(prediction)
+        multiclass = num_classes > 1 and not axes[1]
+        predicted = _largest(prediction) if multiclass else _above(prediction, threshold, from_probabilities)
+        predicted = predicted if axes[0] else predicted.unsqueeze(1)
+    return Masks(predicted, true, None) if valid is None else Masks(predicted & valid, true & valid, valid)
 
 
-def fill_empty(values: Tensor, predicted: Tensor, true: Tensor, *, empty: Empty, worst: Tensor | float) -> Tensor:
+def fill_empty(
+    values: Tensor, predicted: Tensor, true: Tensor, *, empty: Empty, worst: Tensor | float, sizes: Tensor
+) -> Tensor:
     """The empty-mask rule: the values of the cases in which a mask is empty.
 
     Args:
@@ -91,13 +129,19 @@ def fill_empty(values: Tensor, predicted: Tensor, true: Tensor, *, empty: Empty,
         true: whether the target holds anything, likewise.
         empty: what a case of two empty masks gets: NaN ("exclude"), 1 or 0.
         worst: what a missed target or a false alarm gets; a number, or one for each case.
+        sizes: how many pixels of each case count; one without any has no value, NaN, whatever `empty` says.
 
     Returns:
         values, with those of the cases with an empty mask replaced.
     """
     both = {"exclude": math.nan, "one": 1.0, "zero": 0.0}[empty]
     values = torch.where(predicted != true, worst, values)
-    return torch.where(predicted | true, values, both)
+    return left_out(torch.where(predicted | true, values, both), sizes)
+
+
+def left_out(values: Tensor, sizes: Tensor) -> Tensor:
+    """The values, NaN where no pixel of a case counts."""
+    return torch.where(sizes > 0, values, math.nan)
 
 
 def summarise(
@@ -174,7 +218,8 @@ def _read(name: str, tensor: Tensor, num_classes: int, class_axis: bool) -> Tens
         low, high = torch.stack(tensor.double().aminmax()).tolist()
         raise ValueError(
             f"{name} values lie in [{low:g}, {high:g}], expected only 0 and 1; a mask read from a file needs "
-            "mask > 127, a soft one mask > 0.5, and class indices num_classes of 2 or more"
+            "mask > 127, a soft one mask > 0.5, class indices num_classes of 2 or more, and pixels to leave out "
+            "ignore_index or valid"
         )
     return mask if class_axis else mask.unsqueeze(1)
 
@@ -191,7 +236,7 @@ def _indices(name: str, tensor: Tensor, num_classes: int) -> Tensor:
         if low < 0 or high >= num_classes:
             raise ValueError(
                 f"{name} holds class indices in [{low}, {high}], expected [0, {num_classes - 1}]; "
-                f"give num_classes={high + 1}, or other pixels a class of their own"
+                "num_classes counts the background too, and pixels to leave out need ignore_index or valid"
             )
     return indices
 
@@ -201,6 +246,24 @@ def _one_hot(indices: Tensor, num_classes: int) -> Tensor:
     return indices.unsqueeze(1) == classes.view(-1, *(1,) * (indices.dim() - 1))
 
 
+def _largest(logits: Tensor) -> Tensor:
+    """The mask of the class of the largest logit."""
+    # NaN would be the largest; of a pixel that has nothing else the class is 0.
+    return _one_hot(logits.masked_fill(logits.isnan(), -math.inf).argmax(1), logits.shape[1])
+
+
+def _above(values: Tensor, threshold: float, from_probabilities: bool) -> Tensor:
+    """Where logits or probabilities are above a threshold."""
+    # A logit against the threshold's logit: the sigmoid rounds, differently in each dtype.
+    bound = threshold if from_probabilities else _logit(threshold)
+    return (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values) > bound
+
+
+def _filled(tensor: Tensor, valid: Tensor, class_axis: bool) -> Tensor:
+    """0 in ignored pixels; without a class axis in those that are ignored in all classes."""
+    return tensor.masked_fill(~(valid if class_axis else valid.any(1)), 0)
+
+
 def _check_probabilities(prediction: Tensor) -> None:
     if prediction.numel():
         low, high = torch.stack(prediction.detach().aminmax()).tolist()
@@ -208,6 +271,17 @@ def _check_probabilities(prediction: Tensor) -> None:
             raise ValueError(
                 f"prediction values lie in [{low:g}, {high:g}], expected probabilities in [0, 1]; "
                 "for logits leave out from_probabilities=True"
+            )
+
+
+def _warn_of_probabilities(prediction: Tensor) -> None:
+    if prediction.numel():
+        low, high = torch.stack(prediction.detach().aminmax()).tolist()
+        if low >= 0 and high <= 1 and ((prediction > 0) & (prediction < 1)).any():
+            warnings.warn(
+                "all predictions lie in [0, 1], as probabilities do, and floating predictions are read as logits; give "
+                "from_probabilities=True if they are probabilities",
+                stacklevel=2,
             )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from brainseg.metrics.base import CaseMetric, Scores
 from brainseg.metrics.cases import NO_GROUP, Rows
-from brainseg.metrics.rules import Aggregation, to_masks
+from brainseg.metrics.rules import Aggregation
 
 
 class ScanMetric(CaseMetric):
@@ -46,7 +46,8 @@ class ScanMetric(CaseMetric):
         super().__init__(
             num_classes,
             aggregation=aggregation,
-            row_shape=(2,) if volumes else (measured,),
+            # Sides of a slice, or what was measured; and last how many pixels count.
+            row_shape=(3,) if volumes else (measured + 1,),
             row_dtype=torch.int64 if volumes else torch.float64,
             **arguments,
         )
@@ -54,7 +55,15 @@ class ScanMetric(CaseMetric):
         # What has no fixed length, one slice and class behind the other: masks of volumes, or what was measured.
         self.add_state("payload", [], dist_reduce_fx="cat")
 
-    def update(self, prediction: Tensor, target: Tensor, *, group: Any = None, slice_index: Any = None) -> None:
+    def update(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        group: Any = None,
+        slice_index: Any = None,
+        valid: Tensor | None = None,
+    ) -> None:
         """Measures the images of a batch, or keeps them until their volume is whole.
 
         Args:
@@ -63,20 +72,16 @@ class ScanMetric(CaseMetric):
             target: masks (B, K, H, W) or class indices (B, H, W).
             group: the patient of each slice: B names, or an integer tensor (B,).
             slice_index: the place of each slice in its patient, integers (B,).
+            valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks;
+                each side may be 1. They are background in prediction and target.
 
         Raises:
             ValueError: shapes or values that are no masks of K classes, or ``aggregation="patient"`` without `group`
                 or `slice_index`.
         """
-        predicted, true = to_masks(
-            prediction,
-            target,
-            num_classes=self.num_classes,
-            threshold=self.threshold,
-            from_probabilities=self.from_probabilities,
-        )
+        masks = self._masks(prediction, target, valid)
         if self.aggregation == "slice":
-            rows, payload = self._measure(predicted, true)
+            rows, payload = self._measure(masks.predicted, masks.true)
         else:
             if group is None:
                 raise ValueError(NO_GROUP)
@@ -84,14 +89,15 @@ class ScanMetric(CaseMetric):
                 raise ValueError(
                     'aggregation="patient" puts the slices of a volume in order; give slice_index=, integers (B,)'
                 )
-            if predicted.dim() != 4:
+            shape = masks.true.shape
+            if len(shape) != 4:
                 raise ValueError(
-                    f'aggregation="patient" takes slices (B, {self.num_classes}, H, W), got {tuple(predicted.shape)};'
+                    f'aggregation="patient" takes slices (B, {self.num_classes}, H, W), got {tuple(shape)};'
                     ' for whole volumes use aggregation="slice"'
                 )
-            rows = torch.tensor(predicted.shape[2:]).expand(*predicted.shape[:2], 2)
-            payload = _packed(torch.stack([predicted, true], 2).flatten(3)).flatten()
-        self._append(rows, group, slice_index)
+            rows = torch.tensor(shape[2:], device=masks.true.device).expand(*shape[:2], 2)
+            payload = _packed(torch.stack([masks.predicted, masks.true], 2).flatten(3)).flatten()
+        self._append(torch.cat([rows, masks.sizes()[..., None].to(rows)], -1), group, slice_index)
         self.payload.append(payload.to(self.device))
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
@@ -108,8 +114,14 @@ class ScanMetric(CaseMetric):
         """Numbers (B, K, measured) float64 of masks (B, K, ...), and those without a fixed length, image by image."""
         raise NotImplementedError
 
-    def _values(self, rows: Tensor, payload: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values (N, K), whether anything is predicted, and whether the target holds anything, of what was measured."""
+    def _values(self, rows: Tensor, payload: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (N, K), whether anything is predicted, and whether the target holds anything.
+
+        Args:
+            rows: (N, K, measured).
+            payload: what has no fixed length.
+            sizes: (N, K), how many pixels count.
+        """
         raise NotImplementedError
 
     def _blanks(self) -> dict[str, Tensor]:
@@ -121,25 +133,27 @@ class ScanMetric(CaseMetric):
         if self.aggregation == "patient":
             scans, payload = self._measured_volumes(scans, payload)
         first = 0 if self.include_background else 1
-        values, predicted, true = (x[:, first:] for x in self._values(scans.data, payload))
+        measured, sizes = scans.data[..., :-1], scans.data[..., -1]
+        values, predicted, true = (x[:, first:] for x in self._values(measured, payload, sizes))
         order = scans.order()
         return Scores(scans.taken(order), values[order], predicted[order], true[order])
 
     def _measured_volumes(self, slices: Rows, packed: Tensor) -> tuple[Rows, Tensor]:
         """What is measured of the volume of each patient."""
-        lengths = 2 * ((slices.data.prod(-1) + 7) // 8).sum(1)
+        lengths = 2 * ((slices.data[..., :2].prod(-1) + 7) // 8).sum(1)
         masks = torch.split(packed, lengths.tolist())
         patients: list[str | None] = []
-        rows = [torch.zeros(0, self.num_classes, self._measured, dtype=torch.float64)]
+        rows = [torch.zeros(0, self.num_classes, self._measured + 1, dtype=torch.float64)]
         payloads = [torch.zeros(0)]
         for patient, members in groupby(slices.order(), key=lambda i: slices.patients[i]):
             own = list(members)
-            height, width = _sides(patient, [slices.slices[i] for i in own], slices.data[own, 0])
+            height, width = _sides(patient, [slices.slices[i] for i in own], slices.data[own, 0, :2])
             volume = [_unpacked(masks[i], (self.num_classes, 2, height, width)) for i in own]
             predicted, true = torch.stack(volume, 2)[None].to(self.device).unbind(2)
             measured, payload = self._measure(predicted, true)
             patients.append(patient)
-            rows.append(measured.cpu())
+            sizes = slices.data[own, :, 2].sum(0)[None, :, None]
+            rows.append(torch.cat([measured.cpu(), sizes.double()], -1))
             payloads.append(payload.cpu())
         ones = torch.ones(len(patients), dtype=torch.int64)
         return Rows(patients, [None] * len(patients), torch.cat(rows), ones), torch.cat(payloads)

@@ -59,12 +59,13 @@ class SurfaceMetric(ScanMetric):
         )
         return torch.cat([pixels.double(), diagonal], -1), surfaces.distances
 
-    def _values(self, rows: Tensor, payload: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _values(self, rows: Tensor, payload: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pixels, shape = rows[..., :2].long(), rows.shape[:2]
         predicted, true = pixels.bool().unbind(-1)
         values = self._of(Surfaces(pixels.flatten(0, 1), payload)).view(shape)
         worst = self._worst(rows[..., 2])
-        return fill_empty(values, predicted, true, empty=self.empty, worst=worst), predicted, true
+        values = fill_empty(values, predicted, true, empty=self.empty, worst=worst, sizes=sizes)
+        return values, predicted, true
 
     def _of(self, surfaces: Surfaces) -> Tensor:
         """The value of each pair of masks."""
@@ -109,6 +110,8 @@ class HausdorffDistance(DistanceMetric):
             needs `group` and `slice_index` and keeps their masks, eight pixels a byte.
         threshold: a probability; foreground is above it.
         from_probabilities: floating predictions are probabilities, not logits.
+        ignore_index: value of an integer target whose pixels are ignored: they are background in prediction and target.
+            A scan of which every pixel is ignored is left out.
         empty: what a scan of two empty masks is: left out ("exclude"), 1 ("one") or 0 ("zero").
         average: "macro": the mean over the classes that have a case, "none": one value for each class.
         include_background: False leaves class 0 out.

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from brainseg.checks import check_choice
-from brainseg.metrics.rules import Empty, check_threshold, fill_empty, to_masks
+from brainseg.metrics.rules import Empty, fill_empty, left_out, to_masks
 
 
 class LesionScores(NamedTuple):
@@ -48,6 +48,8 @@ def lesion_detection(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
 ) -> LesionScores:
     r"""Lesions found, lesions missed and false positives of each image and class.
@@ -66,7 +68,8 @@ def lesion_detection(
     matched; that of a lesion not found is 0.
 
     Where only one of target and prediction is empty, sensitivity, precision, F1 and lesion Dice are 0. False positives
-    are counted everywhere. The names are those of Metrics Reloaded, Maier-Hein et al. 2024,
+    are counted everywhere. Ignored pixels are background in both, so that they cut what lies across them in two; where
+    every pixel is ignored there are no scores, NaN. The names are those of Metrics Reloaded, Maier-Hein et al. 2024,
     doi:10.1038/s41592-023-02151-z.
 
     Args:
@@ -78,6 +81,9 @@ def lesion_detection(
         num_classes: K; None takes it from the class axis, and 1 where there is none.
         threshold: a probability; foreground is above it.
         from_probabilities: floating predictions are probabilities, not logits.
+        ignore_index: value of an integer target whose pixels are ignored, whatever is predicted there.
+        valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks; each
+            side may be 1.
         empty: the scores where target and prediction are both empty: NaN ("exclude"), 1 ("one") or 0 ("zero").
 
     Raises:
@@ -93,15 +99,18 @@ def lesion_detection(
     """
     check_iou_threshold(iou_threshold)
     check_choice("empty", empty, Empty)
-    predicted, true = to_masks(
+    masks = to_masks(
         prediction,
         target,
         num_classes=num_classes,
-        threshold=check_threshold(threshold),
+        threshold=threshold,
         from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
-    scores = scores_of_lesions(lesion_counts(predicted, true, iou_threshold, connectivity), empty=empty)
-    return LesionScores(*((x.float() if x.is_floating_point() else x).to(predicted.device) for x in scores))
+    counts = lesion_counts(masks.predicted, masks.true, iou_threshold, connectivity)
+    scores = scores_of_lesions(counts, masks.sizes().cpu(), empty=empty)
+    return LesionScores(*((x.float() if x.is_floating_point() else x).to(target.device) for x in scores))
 
 
 def lesion_counts(
@@ -143,12 +152,12 @@ def lesion_counts(
     return torch.from_numpy(np.stack(counts, -1).astype(np.float64)).view(*predicted.shape[:2], 5)
 
 
-def scores_of_lesions(counts: Tensor, *, empty: Empty = "exclude") -> LesionScores:
-    """The scores (...) of `lesion_counts` (..., 5), int64 and float64."""
+def scores_of_lesions(counts: Tensor, sizes: Tensor, *, empty: Empty = "exclude") -> LesionScores:
+    """The scores (...) of `lesion_counts` (..., 5) in so many pixels that count (...), int64 and float64."""
     lesions, found, components, correct, dice = counts.unbind(-1)
 
     def filled(values: Tensor) -> Tensor:
-        return fill_empty(values, components > 0, lesions > 0, empty=empty, worst=0.0)
+        return fill_empty(values, components > 0, lesions > 0, empty=empty, worst=0.0, sizes=sizes)
 
     return LesionScores(
         lesions.long(),
@@ -159,7 +168,7 @@ def scores_of_lesions(counts: Tensor, *, empty: Empty = "exclude") -> LesionScor
         filled(correct / components),
         # The harmonic mean in whole numbers, which is 0 where both are.
         filled(2 * found * correct / (found * components + correct * lesions).clamp(min=1)),
-        components - correct,
+        left_out(components - correct, sizes),
         filled(dice / lesions),
     )
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from brainseg.checks import check_choice
 from brainseg.metrics.functional.surface import Spacing, check_spacing
-from brainseg.metrics.rules import Empty, check_threshold, fill_empty, to_masks
+from brainseg.metrics.rules import Empty, Masks, fill_empty, left_out, to_masks
 
 
 def confusion_counts(
@@ -17,6 +17,8 @@ def confusion_counts(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """True positive, false positive, false negative and true negative pixels of each image and class.
 
@@ -26,6 +28,10 @@ def confusion_counts(
         num_classes: K; None takes it from the class axis, and 1 where there is none.
         threshold: a probability; foreground is above it.
         from_probabilities: floating predictions are probabilities, not logits.
+        ignore_index: value of an integer target whose pixels are ignored, whatever is predicted there: they are none of
+            the four.
+        valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks; each
+            side may be 1.
 
     Returns:
         int64 (B, K, 4), exact, so that the counts of a patient's slices may be added.
@@ -37,13 +43,20 @@ def confusion_counts(
         prediction,
         target,
         num_classes=num_classes,
-        threshold=check_threshold(threshold),
+        threshold=threshold,
         from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
-    predicted, true = (mask.flatten(2) for mask in masks)
+    return counts_of_masks(masks)
+
+
+def counts_of_masks(masks: Masks) -> Tensor:
+    """`confusion_counts` of masks."""
+    predicted, true = masks.predicted.flatten(2), masks.true.flatten(2)
     # In 32 bits, in half the time of 64: no image has so many pixels, only many images do.
     both, positive, actual = (mask.sum(-1, dtype=torch.int32) for mask in (predicted & true, predicted, true))
-    return torch.stack([both, positive - both, actual - both, true.shape[-1] - positive - actual + both], -1).long()
+    return torch.stack([both, positive - both, actual - both, masks.sizes() - positive - actual + both], -1).long()
 
 
 def dice_score(
@@ -53,6 +66,8 @@ def dice_score(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
 ) -> Tensor:
     r"""Dice score (Dice 1945, doi:10.2307/1932409) of each image and class.
@@ -65,16 +80,25 @@ def dice_score(
         num_classes: K; None takes it from the class axis, and 1 where there is none.
         threshold: a probability; foreground is above it.
         from_probabilities: floating predictions are probabilities, not logits.
+        ignore_index: value of an integer target whose pixels are ignored, whatever is predicted there.
+        valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks; each
+            side may be 1.
         empty: the value where target and prediction are both empty: NaN ("exclude"), 1 ("one") or 0 ("zero").
 
     Returns:
-        float32 (B, K).
+        float32 (B, K); NaN where every pixel is ignored.
 
     Raises:
         ValueError: shapes or values that are no masks of K classes, or an unknown `empty`.
     """
     counts = confusion_counts(
-        prediction, target, num_classes=num_classes, threshold=threshold, from_probabilities=from_probabilities
+        prediction,
+        target,
+        num_classes=num_classes,
+        threshold=threshold,
+        from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
     return dice_of_counts(counts, empty=empty).float()
 
@@ -86,6 +110,8 @@ def iou(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
 ) -> Tensor:
     r"""Intersection over union (Jaccard 1912, doi:10.1111/j.1469-8137.1912.tb05611.x) of each image and class.
@@ -95,7 +121,13 @@ def iou(
     For arguments, errors and the shape see `dice_score`.
     """
     counts = confusion_counts(
-        prediction, target, num_classes=num_classes, threshold=threshold, from_probabilities=from_probabilities
+        prediction,
+        target,
+        num_classes=num_classes,
+        threshold=threshold,
+        from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
     return iou_of_counts(counts, empty=empty).float()
 
@@ -108,6 +140,8 @@ def f_beta(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
 ) -> Tensor:
     r"""F-beta score (van Rijsbergen 1979, Information Retrieval, chapter 7) of each image and class.
@@ -118,7 +152,13 @@ def f_beta(
     see for the other arguments, errors and the shape.
     """
     counts = confusion_counts(
-        prediction, target, num_classes=num_classes, threshold=threshold, from_probabilities=from_probabilities
+        prediction,
+        target,
+        num_classes=num_classes,
+        threshold=threshold,
+        from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
     return f_beta_of_counts(counts, beta=beta, empty=empty).float()
 
@@ -130,6 +170,8 @@ def precision(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
 ) -> Tensor:
     r"""Precision, or positive predictive value, of each image and class.
@@ -139,7 +181,13 @@ def precision(
     A missed target, of which nothing is predicted, gets 0. For arguments, errors and the shape see `dice_score`.
     """
     counts = confusion_counts(
-        prediction, target, num_classes=num_classes, threshold=threshold, from_probabilities=from_probabilities
+        prediction,
+        target,
+        num_classes=num_classes,
+        threshold=threshold,
+        from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
     return precision_of_counts(counts, empty=empty).float()
 
@@ -151,6 +199,8 @@ def recall(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
 ) -> Tensor:
     r"""Recall, or sensitivity, of each image and class.
@@ -160,7 +210,13 @@ def recall(
     A false alarm, where the target is empty, gets 0. For arguments, errors and the shape see `dice_score`.
     """
     counts = confusion_counts(
-        prediction, target, num_classes=num_classes, threshold=threshold, from_probabilities=from_probabilities
+        prediction,
+        target,
+        num_classes=num_classes,
+        threshold=threshold,
+        from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
     return recall_of_counts(counts, empty=empty).float()
 
@@ -172,6 +228,8 @@ def specificity(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     r"""Specificity of each image and class: the share of the background that is left alone.
 
@@ -181,7 +239,13 @@ def specificity(
     background has none, NaN. For arguments, errors and the shape see `dice_score`.
     """
     counts = confusion_counts(
-        prediction, target, num_classes=num_classes, threshold=threshold, from_probabilities=from_probabilities
+        prediction,
+        target,
+        num_classes=num_classes,
+        threshold=threshold,
+        from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
     return specificity_of_counts(counts).float()
 
@@ -195,6 +259,8 @@ def volume_difference(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     r"""How far the predicted volume is from the true one, for each image and class, in ml or as a fraction.
 
@@ -215,7 +281,13 @@ def volume_difference(
         tensor([[0.5000]])
     """
     counts = confusion_counts(
-        prediction, target, num_classes=num_classes, threshold=threshold, from_probabilities=from_probabilities
+        prediction,
+        target,
+        num_classes=num_classes,
+        threshold=threshold,
+        from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
     return volume_difference_of_counts(counts, spacing=spacing, relative=relative).float()
 
@@ -257,13 +329,15 @@ def volume_difference_of_counts(counts: Tensor, *, spacing: Spacing, relative: b
     voxel = math.prod(check_spacing(spacing, 3)) / 1000
     both, excess, lacking, _ = counts.double().unbind(-1)
     difference, true = (excess - lacking).abs(), both + lacking
-    return torch.where(true > 0, difference / true, math.nan) if relative else difference * voxel
+    if relative:
+        return torch.where(true > 0, difference / true, math.nan)
+    return left_out(difference * voxel, counts.sum(-1))
 
 
 def published_batch_iou(counts: Tensor) -> Tensor:
     """IoU with 1e-5 in numerator and denominator, as in UNeXt-pytorch: float64 (...) of a batch's counts (..., 4)."""
     both, excess, lacking, _ = counts.double().unbind(-1)
-    return (both + 1e-5) / (both + excess + lacking + 1e-5)
+    return left_out((both + 1e-5) / (both + excess + lacking + 1e-5), counts.sum(-1))
 
 
 def check_beta(beta: float) -> float:
@@ -280,4 +354,4 @@ def _overlap(counts: Tensor, *, false: float, missed: float, empty: Empty) -> Te
     check_choice("empty", empty, Empty)
     both, excess, lacking, _ = counts.double().unbind(-1)
     values = both / (both + false * excess + missed * lacking)
-    return fill_empty(values, both + excess > 0, both + lacking > 0, empty=empty, worst=0.0)
+    return fill_empty(values, both + excess > 0, both + lacking > 0, empty=empty, worst=0.0, sizes=counts.sum(-1))

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from brainseg.checks import check_choice
-from brainseg.metrics.rules import Empty, check_threshold, fill_empty, to_masks
+from brainseg.metrics.rules import Empty, fill_empty, to_masks
 
 Missing = float | Literal["diagonal", "nan", "inf"]
 Spacing = float | Sequence[float]
@@ -62,14 +62,17 @@ def surface_metrics(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
     distance_when_missing: Missing = "diagonal",
 ) -> SurfaceMetrics:
     r"""Hausdorff distance, average distance and normalised surface Dice of each image and class, of one search.
 
     The boundary of a mask are its pixels with a neighbour (4 in two dimensions, 6 in three) in the background; beyond
-    the image is background. The directed distance d of a boundary pixel is that of its centre to the nearest centre of
-    a boundary pixel of the other mask. With the distances d_P from the prediction's boundary and d_T from the target's:
+    the image is background, and so are ignored pixels, in both masks. The directed distance d of a boundary pixel is
+    that of its centre to the nearest centre of a boundary pixel of the other mask. With the distances d_P from the
+    prediction's boundary and d_T from the target's:
 
     .. math:: HD_q = \max(\mathrm{percentile}_q(d_P), \mathrm{percentile}_q(d_T))
     .. math:: ASSD = \frac{\sum d_P + \sum d_T}{|d_P| + |d_T|}
@@ -89,6 +92,9 @@ def surface_metrics(
         num_classes: K; None takes it from the class axis, and 1 where there is none.
         threshold: a probability; foreground is above it.
         from_probabilities: floating predictions are probabilities, not logits.
+        ignore_index: value of an integer target whose pixels are ignored, whatever is predicted there.
+        valid: bool, False where pixels are ignored: (H, W), (B, H, W), or (B, K, H, W) if the target has masks; each
+            side may be 1.
         empty: the value where target and prediction are both empty: NaN ("exclude"), 1 ("one") or 0 ("zero").
         distance_when_missing: the distance where only one of the two is empty: "diagonal" of the image in mm, which no
             distance exceeds, "nan", "inf", or a number of mm. Surface Dice is 0 there.
@@ -106,20 +112,23 @@ def surface_metrics(
     check_percentile(percentile)
     check_tolerance(tolerance)
     check_choice("empty", empty, Empty)
-    predicted, true = to_masks(
+    masks = to_masks(
         prediction,
         target,
         num_classes=num_classes,
-        threshold=check_threshold(threshold),
+        threshold=threshold,
         from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
     )
-    steps = check_spacing(spacing, predicted.dim() - 2)
-    worst = distance_of_missing(distance_when_missing, image_diagonal(predicted.shape[2:], steps))
-    surfaces = surfaces_of(predicted, true, steps)
-    found, actual = surfaces.pixels.view(*predicted.shape[:2], 2).bool().unbind(-1)
+    steps = check_spacing(spacing, masks.true.dim() - 2)
+    worst = distance_of_missing(distance_when_missing, image_diagonal(masks.true.shape[2:], steps))
+    surfaces = surfaces_of(masks.predicted, masks.true, steps)
+    found, actual = surfaces.pixels.view(*masks.true.shape[:2], 2).bool().unbind(-1)
+    sizes = masks.sizes()
 
     def filled(values: Tensor, worst: float) -> Tensor:
-        return fill_empty(values.view(found.shape), found, actual, empty=empty, worst=worst).float()
+        return fill_empty(values.view(found.shape), found, actual, empty=empty, worst=worst, sizes=sizes).float()
 
     return SurfaceMetrics(
         filled(hausdorff_of(surfaces, percentile), worst),
@@ -137,6 +146,8 @@ def hausdorff_distance(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
     distance_when_missing: Missing = "diagonal",
 ) -> Tensor:
@@ -157,6 +168,8 @@ def hausdorff_distance(
         num_classes=num_classes,
         threshold=threshold,
         from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
         empty=empty,
         distance_when_missing=distance_when_missing,
     ).hausdorff
@@ -170,6 +183,8 @@ def average_surface_distance(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
     distance_when_missing: Missing = "diagonal",
 ) -> Tensor:
@@ -181,6 +196,8 @@ def average_surface_distance(
         num_classes=num_classes,
         threshold=threshold,
         from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
         empty=empty,
         distance_when_missing=distance_when_missing,
     ).average_distance
@@ -195,6 +212,8 @@ def normalized_surface_dice(
     num_classes: int | None = None,
     threshold: float = 0.5,
     from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
     empty: Empty = "exclude",
 ) -> Tensor:
     """Normalised surface Dice of each image and class: float32 (B, K); see `surface_metrics`."""
@@ -206,6 +225,8 @@ def normalized_surface_dice(
         num_classes=num_classes,
         threshold=threshold,
         from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
         empty=empty,
     ).surface_dice
 
