@@ -1,5 +1,6 @@
 """The cache of decoded slices: built once, rebuilt when files change, whole or not there, and small to send."""
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,6 +198,44 @@ def test_a_failing_build_names_the_file_and_leaves_no_cache(root: Path, tmp_path
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     broken.write_bytes(content)
     assert len(LGGSegmentation(root, cache_dir=tmp_path / "cache")) == SLICES
+
+
+def test_a_full_disk_names_the_cache_and_leaves_none(
+    root: Path, tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with (
+        full_disk(),
+        pytest.raises(OSError, match=rf"the cache {tmp_path}/cache cannot be written \(.*\); make room, or"),
+    ):
+        LGGSegmentation(root, cache_dir=tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    assert len(LGGSegmentation(root, cache_dir=tmp_path / "cache")) == SLICES
+
+
+def test_a_read_only_disk_names_the_cache(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)  # the tests may run as root, whom no mode stops
+    with pytest.raises(OSError, match=rf"the cache {tmp_path}/cache cannot be written \(Read-only file system\)"):
+        LGGSegmentation(root, cache_dir=tmp_path / "cache")
+
+
+def test_a_finished_cache_serves_a_read_only_disk(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LGGSegmentation(root, cache_dir=tmp_path / "cache")
+    monkeypatch.delattr(Path, "mkdir")
+    assert len(LGGSegmentation(root, cache_dir=tmp_path / "cache")) == SLICES
+
+
+def test_a_slice_that_cannot_be_read_is_not_the_caches_fault(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(path: Path) -> np.ndarray:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(cache, "read_image", failing)
+    with pytest.raises(OSError, match=rf"Input/output error: '{images(root)[0]}'"):
+        LGGSegmentation(root, cache_dir=tmp_path / "cache")
 
 
 def construct(root: Path, cache_dir: Path, barrier: "Barrier", results: "Queue[tuple[int, str]]") -> None:

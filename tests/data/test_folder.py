@@ -121,9 +121,33 @@ def test_what_lies_beside_the_images_is_no_problem(root: Path, load: Load) -> No
         (root / folder / "Thumbs.db").write_bytes(b"\0")
         (root / folder / "._a.png").write_bytes(b"\0")
         (root / folder / "labels.csv").write_text("")
-    (root / "masks" / ".ipynb_checkpoints").mkdir()
+        for name in ("notes.pdf", "data.h5", "film.mpg"):
+            (root / folder / name).write_bytes(b"")
+        write(root / folder / "__MACOSX" / "b.png")
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (root / "masks" / name).mkdir()
     (root / "README.md").write_text("")
     assert len(load()) == 1
+
+
+def test_names_match_however_their_accents_are_spelled(root: Path, load: Load) -> None:
+    composed, decomposed = "Zürich", "Zu\u0308rich"
+    write(root / "images" / f"{decomposed}.png")
+    write(root / "masks" / f"{composed}.png", MASK)
+    for name in (composed, decomposed):
+        (sample,) = load([name])
+        assert sample["patient"] == composed
+    write(root / "images" / f"{composed}.png")
+    with pytest.raises(ValueError, match="share a name"):
+        load()
+
+
+def test_a_name_ends_where_the_suffix_of_an_image_begins(root: Path, load: Load) -> None:
+    write(root / "images" / "scan_1.2.png")
+    Image.fromarray(MASK).save(root / "images" / "scan_1.3", format="PNG")
+    for name in ("scan_1.2.png", "scan_1.3.png"):
+        write(root / "masks" / name, MASK)
+    assert load().patients == ["scan_1.2", "scan_1.3"]
 
 
 def missing(root: Path) -> None:
@@ -169,6 +193,26 @@ def named_classes(root: Path) -> None:
         (root / "masks" / name).mkdir()
 
 
+def mask_beside_classes(root: Path) -> None:
+    for name in "ab":
+        (root / "masks" / f"{name}.png").unlink()
+        write(root / "masks" / "0" / f"{name}.png", MASK)
+    write(root / "masks" / "c.png", MASK)
+
+
+def image_in_a_folder(root: Path) -> None:
+    write(root / "images" / "more" / "c.png", COLOUR)
+
+
+def numbers_of_classes(root: Path) -> None:
+    write(root / "masks" / "b.png", 3 * MASK)
+
+
+def lost_link(root: Path) -> None:
+    (root / "images" / "c.png").symlink_to(root / "nowhere.png")
+    write(root / "masks" / "c.png", MASK)
+
+
 def classes_from_one(root: Path) -> None:
     for name in "12":
         (root / "masks" / name).mkdir()
@@ -191,6 +235,10 @@ def classes_from_one(root: Path) -> None:
             FileNotFoundError,
             r"masks holds the folders oedema, tumour; expected 0, 1, ... one a class: rename",
         ),
+        (mask_beside_classes, ValueError, r"masks/c\.png lies beside the folders of the classes; move it into the one"),
+        (image_in_a_folder, ValueError, r"images/more/c\.png lies in a folder of its own; move it to .*images"),
+        (numbers_of_classes, ValueError, r"b\.png holds the values 0, 3, expected .*masks/0, masks/1, \.\.\."),
+        (lost_link, FileNotFoundError, r"images/c\.png"),
         (classes_from_one, FileNotFoundError, r"masks holds the folders 1, 2; expected 0, 1, ... one a class"),
     ],
 )
@@ -218,6 +266,16 @@ def test_incomplete_folders_are_named(root: Path, load: Load, folders: list[str]
     for folder in folders:
         (root / folder).mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=message):
+        load()
+
+
+def test_volumes_in_place_of_images_are_called_what_they_are(root: Path, load: Load) -> None:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "a.nii.gz").write_bytes(b"")
+    with pytest.raises(
+        FileNotFoundError, match=r"images holds no images; .* but it holds a\.nii\.gz \(a NIfTI volume\)"
+    ):
         load()
 
 

@@ -67,15 +67,59 @@ def test_slices_come_in_numeric_order(tmp_path: Path, load: Load) -> None:
 def test_what_lies_beside_the_slices_is_no_problem(root: Path, load: Load) -> None:
     (root / "README.md").write_text("# LGG Segmentation Dataset")
     (root / "data.csv").write_text("Patient,death01\n")
-    (root / "empty").mkdir()
+    Image.new("L", (32, 32)).save(root / "figure_1.png")
+    (root / ".ipynb_checkpoints").mkdir()
+    shutil.copytree(root / SECOND, root / "__MACOSX" / SECOND)
     (root / FIRST / "notes.txt").write_text("")
-    (root / FIRST / "Thumbs.db").write_bytes(b"\0")
+    for name in ("Thumbs.db", "report.pdf", "data.h5"):
+        (root / FIRST / name).write_bytes(b"\0")
     # What a Mac leaves when it copies to a foreign disk.
     for path in list((root / SECOND).iterdir()):
         path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
     data = load(root)
     assert len(data) == 6
     assert data.patients == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("suffix", ["TIF", "Tif", "tiff", "TIFF", "png", "PNG"])
+@pytest.mark.parametrize("of", ["image", "mask", "both"])
+def test_suffixes_of_any_case_are_read(root: Path, load: Load, suffix: str, of: str) -> None:
+    before = [load(root)[index] for index in range(6)]
+    for path in list((root / SECOND).iterdir()):
+        if of == "both" or path.stem.endswith("_mask") == (of == "mask"):
+            with Image.open(path) as image:
+                image.save(path.with_suffix(f".{suffix}"))
+            if suffix != "tif":
+                path.unlink()
+    data = load(root)
+    assert len(data) == 6
+    for sample, expected in zip(data, before, strict=True):
+        assert torch.equal(sample["image"], expected["image"])
+        assert torch.equal(sample["mask"], expected["mask"])
+        assert (sample["patient"], sample["slice"]) == (expected["patient"], expected["slice"])
+
+
+def test_names_in_capitals_are_read(root: Path, load: Load) -> None:
+    for path in list((root / SECOND).iterdir()):
+        path.rename(path.with_name(path.name.upper()))
+    assert len(load(root)) == 6
+
+
+def test_patients_match_however_their_accents_are_spelled(root: Path, load: Load) -> None:
+    composed, decomposed = "Müller", "Mu\u0308ller"
+    (root / decomposed).mkdir()
+    for path in (root / SECOND).iterdir():
+        shutil.copy(path, root / decomposed / path.name.replace(SECOND, composed))
+    (root / "split.json").write_text(json.dumps({"train": [composed], "validation": [FIRST]}))
+    for name in (composed, decomposed, *read_split(root / "split.json")["train"]):
+        data = load(root, [name])
+        assert data.patients == [composed]
+        assert len(data) == 3
+    (root / composed).mkdir()
+    for path in (root / decomposed).iterdir():
+        shutil.copy(path, root / composed)
+    with pytest.raises(ValueError, match="are both slice 1; keep one of them"):
+        load(root)
 
 
 def test_root_and_cache_may_be_text(root: Path, tmp_path: Path) -> None:
@@ -172,6 +216,60 @@ def integers(root: Path) -> None:
     Image.new("I", (32, 32)).save(root / SECOND / f"{SECOND}_2.tif")
 
 
+def empty_patient(root: Path) -> None:
+    (root / "TCGA_FG_0003_20000101").mkdir()
+
+
+def other_names(root: Path) -> None:
+    for path in list((root / SECOND).iterdir()):
+        path.rename(path.with_name(path.name.replace(SECOND, "slice").replace("_", "-")))
+
+
+def volumes(root: Path) -> None:
+    shutil.rmtree(root / SECOND)
+    (root / SECOND).mkdir()
+    (root / SECOND / "flair.nii.gz").write_bytes(b"")
+
+
+def one_deeper(root: Path) -> None:
+    shutil.move(root / SECOND, root / "moved")
+    shutil.move(root / "moved", root / SECOND / SECOND)
+
+
+def other_format(root: Path) -> None:
+    for suffix in ("", "_mask"):
+        with Image.open(root / SECOND / f"{SECOND}_2{suffix}.tif") as image:
+            image.save(root / SECOND / f"{SECOND}_2{suffix}.bmp")
+        (root / SECOND / f"{SECOND}_2{suffix}.tif").unlink()
+
+
+def other_name(root: Path) -> None:
+    (root / SECOND / f"{SECOND}_2_mask.tif").rename(root / SECOND / f"{SECOND}_2_label.tif")
+
+
+def in_a_folder(root: Path) -> None:
+    (root / SECOND / "more").mkdir()
+    Image.new("RGB", (32, 32)).save(root / SECOND / "more" / f"{SECOND}_4.tif")
+
+
+def beside_patients(root: Path) -> None:
+    shutil.move(root / SECOND / f"{SECOND}_2.tif", root)
+    (root / SECOND / f"{SECOND}_2_mask.tif").unlink()
+
+
+def of_another(root: Path) -> None:
+    shutil.move(root / SECOND / f"{SECOND}_2.tif", root / FIRST)
+
+
+def two_formats(root: Path) -> None:
+    Image.new("RGB", (32, 32)).save(root / SECOND / f"{SECOND}_2.PNG")
+
+
+def lost_link(root: Path) -> None:
+    (root / SECOND / f"{SECOND}_2.tif").unlink()
+    (root / SECOND / f"{SECOND}_2.tif").symlink_to(root / "nowhere.tif")
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
@@ -187,6 +285,33 @@ def integers(root: Path) -> None:
         (gray, ValueError, f"{SECOND}_2.tif has 1 channel, expected 3 .*; use ImageMaskFolder for other images"),
         (frames, ValueError, f"{SECOND}_2.tif holds 2 frames, expected one slice; save a file a slice"),
         (floats, ValueError, f"{SECOND}_2.tif holds floating-point pixels, expected 8 or 16 bits; save it"),
+        (
+            empty_patient,
+            FileNotFoundError,
+            "TCGA_FG_0003_20000101 holds no slices, it is empty; expected <patient>_<slice>",
+        ),
+        (
+            other_names,
+            FileNotFoundError,
+            f"{SECOND} holds no slices, it holds 6 files such as slice-1-mask.tif; expected",
+        ),
+        (volumes, FileNotFoundError, rf"{SECOND} holds no slices, it holds flair.nii.gz \(a NIfTI volume\); expected"),
+        (one_deeper, FileNotFoundError, f"{SECOND} holds no slices, it holds 6 files such as {SECOND}/{SECOND}_1.tif"),
+        (
+            other_format,
+            ValueError,
+            f"{SECOND}_2.bmp is no slice of {SECOND}; expected <patient>_<slice>.tif .*.tiff, .png",
+        ),
+        (
+            other_name,
+            ValueError,
+            f"{SECOND}_2_label.tif is no slice of {SECOND}; expected .*: rename it, or move it away",
+        ),
+        (in_a_folder, ValueError, f"more/{SECOND}_4.tif is no slice of {SECOND}; expected"),
+        (beside_patients, ValueError, f"{SECOND}_2.tif lies beside the patients' folders; move it to {SECOND}"),
+        (of_another, ValueError, f"{SECOND}_2.tif lies in the folder of {FIRST}; move it to its patient's"),
+        (two_formats, ValueError, f"{SECOND}_2.PNG and {SECOND}_2.tif are both slice 2; keep one of them"),
+        (lost_link, FileNotFoundError, f"{SECOND}_2.tif"),
         (integers, ValueError, f"{SECOND}_2.tif holds signed or 32-bit pixels, expected 8 or 16 bits; save it"),
     ],
 )
@@ -219,7 +344,8 @@ def test_a_file_is_no_root(root: Path, load: Load) -> None:
 def test_an_empty_root_says_what_it_should_hold(tmp_path: Path, load: Load) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        FileNotFoundError, match="empty holds no patients: expected a folder for each patient with <pat"
+        FileNotFoundError,
+        match=r"empty holds no patients: expected a folder for each patient with <pat.*, but it is empty",
     ):
         load(tmp_path / "empty")
 

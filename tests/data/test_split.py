@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,7 @@ def test_a_part_that_is_asked_for_has_somebody() -> None:
     ("patients", "shares", "message"),
     [
         (["a", "b", "a"], {}, "patient 'a' is given twice; give each once"),
+        (["ü", "u\u0308"], {}, "patient 'ü' is given twice; give each once"),
         ([], {}, "of 0 patients none is left to train on"),
         (["a"], {}, "of 1 patients none is left to train on"),
         (["a", "b"], {"test": 0.2}, "of 2 patients none is left to train on"),
@@ -178,6 +181,8 @@ def test_parts_that_a_file_leaves_out_are_empty(tmp_path: Path) -> None:
         ({"train": ["a", 3]}, r"split\.json holds names that are no strings"),
         ({"train": ["a", ["b"]]}, r"split\.json holds names that are no strings"),
         ({"train": ["a", "b"], "test": ["b"]}, r"split\.json names b 2 times; a patient belongs to one part"),
+        ('{"train": ["a"], "train": ["b"]}', r"split\.json is no JSON \(it names 'train' twice\); expected"),
+        ({"train": ["ü"], "test": ["u\u0308"]}, r"split\.json names ü 2 times; a patient belongs to one part"),
         ({"train": ["a", "a"]}, r"split\.json names a 2 times; a patient belongs to one part"),
     ],
 )
@@ -186,6 +191,24 @@ def test_files_that_are_no_split_are_named(tmp_path: Path, content: object, mess
     path.write_bytes(content.encode("latin-1") if isinstance(content, str) else json.dumps(content).encode())
     with pytest.raises(ValueError, match=message):
         read_split(path)
+
+
+def test_accents_come_in_one_spelling_and_files_of_windows_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_bytes(b"\xef\xbb\xbf" + '{"train": ["Mu\u0308ller"]}'.encode())
+    assert read_split(path)["train"] == ["M\u00fcller"]
+    assert split_patients(["a", "u\u0308"], seed=0) == split_patients(["a", "\u00fc"], seed=0)
+
+
+def test_a_full_disk_names_the_split_and_leaves_the_old_one(
+    tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    path = tmp_path / "split.json"
+    write_split({"train": ["a"]}, path)
+    with full_disk(), pytest.raises(OSError, match=rf": '{path}'"):
+        write_split({"train": [f"patient {number}" for number in range(1000)]}, path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_split(path)["train"] == ["a"]
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from brainseg.data.cache import Sample, SliceDataset
 from brainseg.data.decode import read_image, to_unit_range
+from brainseg.data.files import find_images
 from brainseg.data.folder import ImageMaskFolder
 from brainseg.data.lgg import LGGSegmentation, lgg_root
 from brainseg.data.phantom import Phantom, phantom, write_phantoms
@@ -14,6 +15,7 @@ __all__ = [
     "Sample",
     "SliceDataset",
     "Split",
+    "find_images",
     "institution",
     "lgg_root",
     "phantom",

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -16,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from brainseg.data.decode import read_image, read_mask, to_unit_range
+from brainseg.data.files import one_spelling
 
-LAYOUT = 2  # of the files in the cache; another one is another cache
+LAYOUT = 3  # of the files in the cache, and of how they are decoded; another one is another cache
 
 
 class SliceFiles(NamedTuple):
-    """Where a slice lies: its image, and a mask for each class."""
+    """Where a slice lies: its image, and a mask for each class. The patient is spelled as `one_spelling` does."""
 
     patient: str
     slice: int
@@ -64,7 +66,7 @@ class SliceDataset(Dataset[Sample]):
     ) -> None:
         self.root = root
         names = {files.patient for files in every}
-        wanted = names if patients is None else set(patients)
+        wanted = names if patients is None else set(map(one_spelling, patients))
         if unknown := sorted(wanted - names):
             raise ValueError(
                 f"{root} holds no patient {unknown[0]!r} ({len(unknown)} of {len(wanted)} wanted are unknown); "
@@ -128,20 +130,35 @@ def _prepare(root: Path, every: Sequence[SliceFiles], cache_dir: Path) -> Path:
     folder = cache_dir.absolute() / _checksum(root, every)
     if _is_sound(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not _is_sound(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            partial = folder.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-            partial.mkdir()
-            try:
-                _build(root, every, partial)
-                partial.replace(folder)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+    with _named(cache_dir):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not _is_sound(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                partial = folder.with_suffix(".partial")
+                shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+                partial.mkdir()
+                try:
+                    _build(root, every, partial)
+                    partial.replace(folder)
+                except BaseException:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    raise
     return folder
+
+
+@contextmanager
+def _named(cache_dir: Path) -> Iterator[None]:
+    """A full disk names no file and a read-only one a passing one: the error names the folder that can be changed."""
+    try:
+        yield
+    except OSError as error:
+        cache = cache_dir.absolute()
+        place = cache if error.filename is None else Path(error.filename).absolute()
+        if error.errno is None or not (place.is_relative_to(cache) or cache.is_relative_to(place)):
+            raise  # of a slice, which it names
+        reason = f"the cache {cache_dir} cannot be written ({error.strerror}); make room, or give another cache_dir"
+        raise type(error)(error.errno, reason) from error
 
 
 def _is_sound(folder: Path) -> bool:

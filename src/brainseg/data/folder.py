@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brainseg.data.cache import SliceDataset, SliceFiles
+from brainseg.data.files import find_images, name_of, subfolders, what_lies_in
 
 
 class ImageMaskFolder(SliceDataset):
@@ -15,7 +16,8 @@ class ImageMaskFolder(SliceDataset):
     one patient, draw the split by patient and give the `names` of each part.
 
     Args:
-        root: the folder that holds `images` and `masks`; any extension that Pillow reads.
+        root: the folder that holds `images` and `masks`; what counts as an image is said at `find_images`. Names match
+            however Unicode spells their accents.
         names: the names to use, without extension; None for all.
         cache_dir: where decoded images are kept; the user's cache folder by default.
 
@@ -41,7 +43,10 @@ class ImageMaskFolder(SliceDataset):
 def _index(root: Path) -> list[SliceFiles]:
     images = _by_name(root / "images")
     if not images:
-        raise FileNotFoundError(f"{root / 'images'} holds no images; expected images/<name>.* and masks/<name>.*")
+        raise FileNotFoundError(
+            f"{root / 'images'} holds no images; expected images/<name>.* and masks/<name>.*, but "
+            f"{what_lies_in(root / 'images')}"
+        )
     classes = _class_folders(root / "masks")
     masks = [_by_name(folder) for folder in classes]
     for folder, found in zip(classes, masks, strict=True):
@@ -50,12 +55,14 @@ def _index(root: Path) -> list[SliceFiles]:
                 raise FileNotFoundError(f"{path} has no mask; expected {folder / name}.* (any image format)")
         if alone := sorted(found.keys() - images.keys()):
             raise FileNotFoundError(f"{found[alone[0]]} is a mask without an image; expected images/{alone[0]}.*")
+    for path in [] if len(classes) == 1 and classes[0].name == "masks" else find_images(root / "masks"):
+        if path.parent not in classes:
+            raise ValueError(f"{path} lies beside the folders of the classes; move it into the one of its class")
     return [SliceFiles(name, 0, path, tuple(found[name] for found in masks)) for name, path in images.items()]
 
 
 def _class_folders(masks: Path) -> list[Path]:
-    inside = sorted(masks.iterdir()) if masks.is_dir() else []
-    folders = [path.name for path in inside if path.is_dir() and not path.name.startswith(".")]
+    folders = [path.name for path in subfolders(masks)] if masks.is_dir() else []
     expected = [str(number) for number in range(len(folders))]
     if set(folders) != set(expected):
         found = ", ".join(folders)
@@ -65,17 +72,13 @@ def _class_folders(masks: Path) -> list[Path]:
 
 def _by_name(folder: Path) -> dict[str, Path]:
     """The images of a folder by name without extension, sorted."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError('reading images needs Pillow: pip install "brainseg-torch[data]"') from error
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; expected images/<name>.* and masks/<name>.*")
-    known = Image.registered_extensions()
     paths: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in known and not path.name.startswith("."):
-            if path.stem in paths:
-                raise ValueError(f"{path} and {paths[path.stem].name} share a name; rename one with its mask")
-            paths[path.stem] = path
+    for path in find_images(folder):
+        if path.parent != folder:
+            raise ValueError(f"{path} lies in a folder of its own; move it to {folder}")
+        if (name := name_of(path)) in paths:
+            raise ValueError(f"{path} and {paths[name].name} share a name; rename one with its mask")
+        paths[name] = path
     return dict(sorted(paths.items()))

@@ -7,8 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from brainseg.data.cache import SliceDataset, SliceFiles
+from brainseg.data.files import find_images, name_of, one_spelling, subfolders, what_lies_in
 
-IMAGE = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)\.tif")
+NAME = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?", re.IGNORECASE)
+SUFFIXES = (".tif", ".tiff", ".png")
+LAYOUT = "<patient>_<slice>.tif and <patient>_<slice>_mask.tif (or .tiff, .png)"
 
 
 class LGGSegmentation(SliceDataset):
@@ -20,13 +23,16 @@ class LGGSegmentation(SliceDataset):
 
     Args:
         root: the folder that holds a folder for each patient, with `<patient>_<slice>.tif` and
-            `<patient>_<slice>_mask.tif`.
+            `<patient>_<slice>_mask.tif`; .tiff and .png too, in any case. Hidden files and files that are no images
+            (`find_images`) are left out.
         patients: names of the folders to use; None for all.
         cache_dir: where decoded slices are kept; the user's cache folder by default.
 
     Raises:
-        FileNotFoundError: no such root, no slices in it, or a slice without its mask (or a mask without its slice).
-        ValueError: unknown patients, or files that cannot be used, by name.
+        FileNotFoundError: no such root, no slices in it or in one of its folders, or a slice without its mask (or a
+            mask without its slice).
+        ValueError: unknown patients, images that are no slice of their folder's patient, or files that cannot be used,
+            by name.
     """
 
     def __init__(
@@ -50,35 +56,64 @@ def lgg_root() -> Path:
 def _index(root: Path) -> list[SliceFiles]:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}; give the one that holds the patients' folders")
-    slices = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        masks = {name for name in names if name.endswith("_mask.tif")}
-        for match in filter(None, map(IMAGE.fullmatch, names)):
-            if match["patient"] != folder.name:
-                raise ValueError(
-                    f"{folder / match.string} lies in the folder of {folder.name}; move it to its patient's"
-                )
-            mask = f"{match.string.removesuffix('.tif')}_mask.tif"
-            if mask not in masks:
-                raise FileNotFoundError(f"{folder / match.string} has no mask; expected {mask} beside it")
-            masks.remove(mask)
-            slices.append(SliceFiles(folder.name, int(match["slice"]), folder / match.string, (folder / mask,)))
-        if masks:
-            raise FileNotFoundError(f"{folder / min(masks)} is a mask without its slice; copy the slice again")
+    patients = {folder: _slices(folder) for folder in subfolders(root)}
+    slices = [files for found in patients.values() for files in found]
     if not slices:
         raise FileNotFoundError(f"{root} holds no patients: {_where(root)}")
+    for folder, found in patients.items():
+        if not found:
+            raise FileNotFoundError(
+                f"{folder} holds no slices, {what_lies_in(folder)}; expected {LAYOUT}: copy them again, or move the "
+                "folder away if it is no patient's"
+            )
+    known = {files.patient for files in slices}
+    for path in root.iterdir():
+        match = NAME.fullmatch(name_of(path))
+        if match and path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and match["patient"] in known:
+            raise ValueError(f"{path} lies beside the patients' folders; move it to {match['patient']}")
     slices.sort(key=lambda files: (files.patient, files.slice))
     for first, second in pairwise(slices):
         if first[:2] == second[:2]:
-            raise ValueError(f"{first.image} and {second.image.name} are both slice {first.slice}; keep one of them")
+            other = second.image.name if second.image.parent == first.image.parent else second.image
+            raise ValueError(f"{first.image} and {other} are both slice {first.slice}; keep one of them")
     return slices
+
+
+def _slices(folder: Path) -> list[SliceFiles]:
+    """The slices of a patient with their masks; none if no image here is named as one."""
+    images = find_images(folder)
+    if not any(path.parent == folder and NAME.fullmatch(name_of(path)) for path in images):
+        return []
+    patient = one_spelling(folder.name)
+    found: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
+    for path in images:
+        match = NAME.fullmatch(name_of(path))
+        if match is None or path.suffix.lower() not in SUFFIXES or path.parent != folder:
+            raise ValueError(f"{path} is no slice of {patient}; expected {LAYOUT}: rename it, or move it away")
+        if match["patient"] != patient:
+            raise ValueError(f"{path} lies in the folder of {patient}; move it to its patient's")
+        name = f"{patient}_{match['slice']}"
+        same = masks if match["mask"] else found
+        if name in same:
+            raise ValueError(f"{same[name]} and {path.name} are both slice {match['slice']}; keep one of them")
+        same[name] = path
+    for name, path in found.items():
+        if name not in masks:
+            raise FileNotFoundError(f"{path} has no mask; expected {name}_mask{path.suffix} beside it")
+    if alone := sorted(masks.keys() - found.keys()):
+        raise FileNotFoundError(f"{masks[alone[0]]} is a mask without its slice; copy the slice again")
+    return [
+        SliceFiles(patient, int(name.rpartition("_")[2]), path, (masks[name],)) for name, path in sorted(found.items())
+    ]
 
 
 def _where(root: Path) -> str:
     """Whether the patients are one level higher or lower."""
-    if any(IMAGE.fullmatch(path.name) for path in root.iterdir()):
+    if any(path.suffix.lower() in SUFFIXES and NAME.fullmatch(name_of(path)) for path in root.iterdir()):
         return f"it is a patient's own folder; give its parent {root.resolve().parent}"
-    for path in root.glob("*/*/*.tif"):
-        return f"they are one level lower; give {path.parent.parent}"
-    return "expected a folder for each patient with <patient>_<slice>.tif and <patient>_<slice>_mask.tif"
+    images = find_images(root)
+    for path in images:
+        if len(path.relative_to(root).parts) == 3 and NAME.fullmatch(name_of(path)):
+            return f"they are one level lower; give {path.parent.parent}"
+    return f"expected a folder for each patient with {LAYOUT}, but {what_lies_in(root)}"

@@ -11,6 +11,7 @@ from typing import overload
 import numpy as np
 
 from brainseg._whole import written_whole
+from brainseg.data.files import one_spelling
 
 Split = dict[str, list[str]]
 
@@ -61,7 +62,7 @@ def split_patients(
     Raises:
         ValueError: shares that leave nobody to train on, fewer patients than folds, or a patient given twice.
     """
-    names = sorted(patients)
+    names = sorted(map(one_spelling, patients))
     if twice := [name for name, following in pairwise(names) if name == following]:
         raise ValueError(f"patient {twice[0]!r} is given twice; give each once")
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
@@ -162,7 +163,7 @@ def split_slices_leaking(slices: int, *, validation: float = 0.2, seed: int) -> 
 
 
 def read_split(path: str | Path) -> Split:
-    """Reads a split; parts that it does not name are empty.
+    """Reads a split; parts that it does not name are empty. Names come in one spelling, whatever that of their accents.
 
     Raises:
         FileNotFoundError: no such file.
@@ -172,21 +173,30 @@ def read_split(path: str | Path) -> Split:
     if not path.is_file():
         raise FileNotFoundError(f"there is no split {path}; split_patients makes one")
     try:
-        content = json.loads(path.read_text())
+        # Windows begins a text with a mark.
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_part_once)
     except ValueError as error:
         raise ValueError(f'{path} is no JSON ({error}); expected {{"train": [...], "validation": [...]}}') from error
     sound = isinstance(content, dict) and content.keys() <= set(PARTS) and any(content.values())
     if not sound or not all(isinstance(names, list) for names in content.values()):
         raise ValueError(f'{path} is no split; expected {{"train": [...], "validation": [...], "test": [...]}}')
-    every = [name for names in content.values() for name in names]
-    if not all(isinstance(name, str) for name in every):
+    if not all(isinstance(name, str) for names in content.values() for name in names):
         raise ValueError(f"{path} holds names that are no strings; expected the names of the patients' folders")
+    content = {part: list(map(one_spelling, names)) for part, names in content.items()}
+    every = [name for names in content.values() for name in names]
     if twice := sorted(name for name in set(every) if every.count(name) > 1):
         raise ValueError(f"{path} names {twice[0]} {every.count(twice[0])} times; a patient belongs to one part")
     return {part: content.get(part, []) for part in PARTS}
 
 
+def _each_part_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"it names {twice[0]!r} twice")
+    return dict(pairs)
+
+
 def write_split(split: Split, path: str | Path) -> None:
     """Writes a split for `read_split`, in one move."""
     with written_whole(Path(path).expanduser()) as partial:
-        partial.write_text(json.dumps(split, indent=1) + "\n")
+        partial.write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
