@@ -2,9 +2,10 @@
 
 from brainseg.transforms.base import Transform
 from brainseg.transforms.compose import Compose, OneOf, RandomApply
-from brainseg.transforms.cropping import CenterCrop, ForegroundCrop, PadToMultiple, RandomCrop
+from brainseg.transforms.cropping import CenterCrop, CropToHead, ForegroundCrop, PadToMultiple, RandomCrop
 from brainseg.transforms.deformation import RandomAffine, RandomElastic
 from brainseg.transforms.geometry import RandomFlip, RandomRotate90, RandomTranspose, Resize
+from brainseg.transforms.head import head_mask, inner_head
 from brainseg.transforms.intensity import (
     RandomBlur,
     RandomBrightness,
@@ -12,9 +13,11 @@ from brainseg.transforms.intensity import (
     RandomGamma,
     RandomGaussianNoise,
     RandomLowResolution,
+    RandomScaleShift,
 )
 from brainseg.transforms.mri import (
     RandomBiasField,
+    RandomChannelCopy,
     RandomChannelDropout,
     RandomGhosting,
     RandomMotion,
@@ -23,6 +26,7 @@ from brainseg.transforms.mri import (
 )
 from brainseg.transforms.normalization import (
     ForegroundZScore,
+    HeadZScore,
     MinMaxNormalize,
     Normalize,
     PercentileNormalize,
@@ -35,8 +39,10 @@ from brainseg.transforms.registry import create_transform
 __all__ = [
     "CenterCrop",
     "Compose",
+    "CropToHead",
     "ForegroundCrop",
     "ForegroundZScore",
+    "HeadZScore",
     "MinMaxNormalize",
     "Normalize",
     "OneOf",
@@ -47,6 +53,7 @@ __all__ = [
     "RandomBiasField",
     "RandomBlur",
     "RandomBrightness",
+    "RandomChannelCopy",
     "RandomChannelDropout",
     "RandomContrast",
     "RandomCrop",
@@ -59,6 +66,7 @@ __all__ = [
     "RandomMotion",
     "RandomRicianNoise",
     "RandomRotate90",
+    "RandomScaleShift",
     "RandomSpikes",
     "RandomTranspose",
     "Rescale",
@@ -67,5 +75,7 @@ __all__ = [
     "Transform",
     "course_augmentation",
     "create_transform",
+    "head_mask",
+    "inner_head",
     "strong_augmentation",
 ]

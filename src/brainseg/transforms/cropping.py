@@ -12,6 +12,7 @@ from torch import Tensor
 from brainseg.checks import check_choice, check_finite
 from brainseg.transforms.base import GeometricTransform, Transform, check_probability, draw_chosen
 from brainseg.transforms.geometry import check_size
+from brainseg.transforms.head import head_mask
 from brainseg.transforms.symmetry import take
 from brainseg.transforms.warp import Warp
 
@@ -61,12 +62,10 @@ class Crop(GeometricTransform, abstract=True):
         self, images: Tensor, masks: Tensor | None, parameters: CropParameters, /
     ) -> tuple[Tensor, Tensor | None]:
         self.room(images.shape)
-        rows, columns = (
-            start[:, None] + torch.arange(side, device=images.device)
-            for start, side in zip(parameters.offsets.unbind(1), self.size, strict=True)
+        return (
+            _part(images, parameters.offsets, self.size),
+            None if masks is None else _part(masks, parameters.offsets, self.size),
         )
-        sources = (rows[:, :, None] * images.shape[-1] + columns[:, None]).flatten(1)
-        return take(images, sources, self.size), None if masks is None else take(masks, sources, self.size)
 
 
 class CenterCrop(Crop):
@@ -165,6 +164,84 @@ class ForegroundCrop(Transform):
 
     def output_shape(self, batch_shape: Sequence[int]) -> Sequence[int]:
         return self.crop.output_shape(batch_shape)
+
+
+class CropToHead(Transform):
+    """Takes the part of each sample whose middle is that of the head's bounding box, as far as the image reaches.
+
+    Where the head is, `head_mask` says; without one it is the middle of the image. A side that is smaller than the part
+    stays as it is. In a `Compose` it begins a new copy, since it looks at the images that come before it.
+
+    Args:
+        size: height and width in pixels, or one number for both. A square of 192 pixels of about 1 mm holds a head.
+
+    The slices of a patient get one place by their maximum, and logits return to the full image:
+
+    >>> slices, crop = torch.rand(20, 3, 256, 240), CropToHead(192)
+    >>> place = crop.locate(slices.amax(0, keepdim=True))
+    >>> part = crop.take(slices, place)
+    >>> part.shape, crop.undo(part, place, (256, 240)).shape
+    (torch.Size([20, 3, 192, 192]), torch.Size([20, 3, 256, 240]))
+    """
+
+    def __init__(self, size: int | Sequence[int] = 192) -> None:
+        size = check_size(size)
+        super().__init__(size=size)
+        self.size = size
+
+    def locate(self, images: Tensor) -> CropParameters:
+        """Where the part of each image (B, C, H, W) begins."""
+        head = head_mask(images)
+        starts = [
+            _around(lines, side)
+            for lines, side in zip((head.any(2), head.any(1)), self.output_shape(images.shape)[-2:], strict=True)
+        ]
+        return CropParameters(torch.stack(starts, 1))
+
+    def take(self, x: Tensor, place: CropParameters) -> Tensor:
+        """The part of each sample of x (B, C, H, W) or (B, H, W); one place may stand for all of them."""
+        height, width = self.output_shape(x.shape)[-2:]
+        return _part(x, place.offsets.expand(len(x), 2), (height, width))
+
+    def undo(self, x: Tensor, place: CropParameters, size: Sequence[int], value: float = 0.0) -> Tensor:
+        """The parts x (B, C, h, w) or (B, h, w) back in images of this size, with a value around them."""
+        rows, columns = _pixels(place.offsets.expand(len(x), 2), x.shape[-2:])
+        full = x.new_full((*x.shape[:-2], *size), value)
+        index = (rows[:, :, None] * size[1] + columns[:, None]).flatten(1)  # (B, h * w)
+        if x.dim() == 4:
+            index = index[:, None].expand(-1, x.shape[1], -1)
+        return full.flatten(-2).scatter(-1, index, x.flatten(-2)).view_as(full)
+
+    def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
+        place = self.locate(images)
+        return self.take(images, place), None if masks is None else self.take(masks, place)
+
+    def output_shape(self, batch_shape: Sequence[int]) -> Sequence[int]:
+        sides = (min(side, wanted) for side, wanted in zip(batch_shape[-2:], self.size, strict=True))
+        return (*batch_shape[:-2], *sides)
+
+
+def _around(lines: Tensor, wanted: int) -> Tensor:
+    """(B,) first of so many lines about the middle of those that are True, (B, side), none of them beyond the border."""
+    side = lines.shape[1]
+    numbers = torch.arange(side, device=lines.device)
+    first = torch.where(lines, numbers, side).amin(1)
+    last = torch.where(lines, numbers, -1).amax(1)  # without any True the middle is that of the image
+    return ((first + last + 1 - wanted) // 2).clamp(min=0, max=side - wanted)
+
+
+def _pixels(offsets: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Rows (B, height) and columns (B, width) of parts of this size."""
+    rows, columns = (
+        start[:, None] + torch.arange(side, device=offsets.device)
+        for start, side in zip(offsets.unbind(1), size, strict=True)
+    )
+    return rows, columns
+
+
+def _part(x: Tensor, offsets: Tensor, size: tuple[int, int]) -> Tensor:
+    rows, columns = _pixels(offsets, size)
+    return take(x, (rows[:, :, None] * x.shape[-1] + columns[:, None]).flatten(1), size)
 
 
 PadMode = Literal["constant", "border"]

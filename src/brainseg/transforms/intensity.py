@@ -45,6 +45,45 @@ class RandomBrightness(Transform):
 
 
 @dataclass(frozen=True)
+class ScaleShiftParameters:
+    """Factor and summand of each channel: (B, C) each; 1 and 0 change nothing."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+class RandomScaleShift(Transform):
+    """Multiplies each channel of a sample by a factor of its own and adds a number of its own: x * scale + shift.
+
+    For standardised images, whose channels come from scans without a common unit. Any values; nothing is clipped.
+
+    Args:
+        scale: lowest and highest factor, from 0.
+        shift: lowest and highest summand, in the images' unit.
+        p: probability that a sample is changed.
+    """
+
+    def __init__(
+        self, scale: Sequence[float] = (0.85, 1.15), shift: Sequence[float] = (-0.15, 0.15), p: float = 0.5
+    ) -> None:
+        scale, shift, p = check_range("scale", scale, least=0), check_range("shift", shift), check_probability(p)
+        super().__init__(scale=scale, shift=shift, p=p)
+        self.scale, self.shift, self.p = scale, shift, p
+
+    def draw(self, batch_shape: Sequence[int], generator: torch.Generator) -> ScaleShiftParameters:
+        chosen = draw_chosen(batch_shape, generator, self.p)[:, None]
+        scale = torch.where(chosen, draw_uniform(batch_shape[:2], generator, self.scale), 1.0)
+        return ScaleShiftParameters(scale, draw_uniform(batch_shape[:2], generator, self.shift) * chosen)
+
+    def _transform(
+        self, images: Tensor, masks: Tensor | None, parameters: ScaleShiftParameters, /
+    ) -> tuple[Tensor, Tensor | None]:
+        wide = widen(images)
+        scale, shift = (x.to(wide.dtype)[..., None, None] for x in (parameters.scale, parameters.shift))
+        return (wide * scale + shift).to(images.dtype), masks
+
+
+@dataclass(frozen=True)
 class ContrastParameters:
     """Factor of each sample: (B,); 1 changes nothing."""
 

@@ -370,6 +370,45 @@ class RandomChannelDropout(Transform):
         return torch.where(missing, images[samples, parameters.source][:, None], images), masks
 
 
+@dataclass(frozen=True)
+class ChannelCopyParameters:
+    """Which samples lose channels: (B,) bool."""
+
+    chosen: Tensor
+
+
+class RandomChannelCopy(Transform):
+    """Copies one channel into others, as the LGG data repeats FLAIR in place of sequences that were not acquired.
+
+    `RandomChannelDropout` takes any one channel; this one says which are missing together. Any values.
+
+    Args:
+        source: number of the channel that is copied, from 0.
+        targets: numbers of the channels that become copies.
+        p: probability that a sample misses them.
+    """
+
+    def __init__(self, source: int, targets: Sequence[int], p: float = 0.1) -> None:
+        ((source,), targets), p = (check_channels([source]), check_channels(targets)), check_probability(p)
+        super().__init__(source=source, targets=targets, p=p)
+        self.source, self.targets, self.p = source, targets, p
+
+    def draw(self, batch_shape: Sequence[int], generator: torch.Generator) -> ChannelCopyParameters:
+        return ChannelCopyParameters(draw_chosen(batch_shape, generator, self.p))
+
+    def _transform(
+        self, images: Tensor, masks: Tensor | None, parameters: ChannelCopyParameters, /
+    ) -> tuple[Tensor, Tensor | None]:
+        channels = images.shape[1]
+        if (most := max(self.source, *self.targets)) >= channels:
+            raise ValueError(
+                f"RandomChannelCopy copies channel {self.source} into {self.targets}, got images of shape "
+                f"{tuple(images.shape)}; give images of {most + 1} channels or more, or name channels below {channels}"
+            )
+        copied = torch.stack([images[:, self.source if i in self.targets else i] for i in range(channels)], 1)
+        return torch.where(parameters.chosen[:, None, None, None], copied, images), masks
+
+
 def _coordinates(side: int, like: Tensor) -> Tensor:
     """(side,) from -1 to 1; 0 if there is one pixel only."""
     return torch.arange(1 - side, side, 2, dtype=like.dtype, device=like.device) / max(side - 1, 1)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brainseg.transforms.base import Transform, widen
+from brainseg.transforms.base import Transform, check_range, widen
+from brainseg.transforms.head import head_mask, inner_head
 
 
 class Normalize(Transform):
@@ -86,14 +87,35 @@ class ForegroundZScore(Transform):
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
         wide = widen(images)
         foreground = wide > self.fraction * wide.amax((2, 3), keepdim=True)
-        count = _total(foreground).clamp(min=1)
-        centered = wide - _total(wide * foreground) / count
-        variance = _total((centered * foreground).square()) / count
-        # Of equal values the mean may be a rounding off, and the variance not 0.
-        lowest = torch.where(foreground, wide, torch.inf).amin((2, 3), keepdim=True)
-        highest = torch.where(foreground, wide, -torch.inf).amax((2, 3), keepdim=True)
-        varies = (highest > lowest) & (variance > 0)
-        return (centered / torch.where(varies, variance, 1).sqrt()).to(images.dtype), masks
+        return _standardized(wide, foreground).to(images.dtype), masks
+
+
+class HeadZScore(Transform):
+    """Subtracts the mean and divides by the standard deviation of the inside of the head, channel by channel.
+
+    The inside is the head (`head_mask`) without skin, fat and skull (`inner_head`), which in the mean and deviation of
+    a whole foreground weigh more than the brain. What lies far beyond is clipped. A channel of one value becomes 0.
+
+    Args:
+        clip: lowest and highest value that may come out, in deviations.
+
+    Shape:
+        images (B, C, H, W) from 0 up, in any unit; pixels of about 1 mm.
+
+    >>> image = torch.zeros(1, 1, 64, 64)
+    >>> image[..., 8:56, 8:56] = 0.5 + torch.linspace(0, 0.1, 48)
+    >>> HeadZScore()(image).unique()[[0, 1, -1]]
+    tensor([-4.0000, -1.6971,  1.6971])
+    """
+
+    def __init__(self, clip: Iterable[float] = (-4.0, 6.0)) -> None:
+        clip = check_range("clip", clip)
+        super().__init__(clip=clip)
+        self.clip = clip
+
+    def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
+        inside = inner_head(head_mask(images))[:, None]
+        return _standardized(widen(images), inside).clamp(*self.clip).to(images.dtype), masks
 
 
 class MinMaxNormalize(Transform):
@@ -194,6 +216,18 @@ def _percentile(pixels: Tensor, percent: float) -> Tensor:
         beyond = pixels.topk(count - before).values
         low, high = beyond[..., -1:], beyond[..., -2:][..., :1]
     return low + (high - low) * (position - before)
+
+
+def _standardized(images: Tensor, region: Tensor) -> Tensor:
+    """Each plane minus its mean over the region, over its deviation there, which counts as 1 where values are equal."""
+    count = _total(region).clamp(min=1)
+    centered = images - _total(images * region) / count
+    variance = _total((centered * region).square()) / count
+    # Of equal values the mean may be a rounding off, and the variance not 0.
+    lowest = torch.where(region, images, torch.inf).amin((2, 3), keepdim=True)
+    highest = torch.where(region, images, -torch.inf).amax((2, 3), keepdim=True)
+    varies = (highest > lowest) & (variance > 0)
+    return centered / torch.where(varies, variance, 1).sqrt()
 
 
 def _total(x: Tensor) -> Tensor:
