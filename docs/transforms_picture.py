@@ -25,10 +25,12 @@ SHOWN: dict[str, t.Transform] = {
     "RandomElastic": t.RandomElastic((0.08, 0.1), p=1),
     "RandomCrop": t.RandomCrop(80),
     "CenterCrop": t.CenterCrop(80),
+    "CropToHead": t.CropToHead(96),
     "ForegroundCrop": t.ForegroundCrop(56, p=1),
     "Resize": t.Resize((64, 128)),
     "PadToMultiple": t.PadToMultiple(96),
     "RandomBrightness": t.RandomBrightness((1.4, 1.5), p=1),
+    "RandomScaleShift": t.RandomScaleShift((1.3, 1.4), (0.1, 0.15), p=1),
     "RandomContrast": t.RandomContrast((1.6, 1.8), p=1),
     "RandomGamma": t.RandomGamma((0.5, 0.55), p=1),
     "RandomGaussianNoise": t.RandomGaussianNoise((0.1, 0.12), p=1),
@@ -40,14 +42,16 @@ SHOWN: dict[str, t.Transform] = {
     "RandomMotion": t.RandomMotion((-0.3, 0.3), moves=4, p=1),
     "RandomSpikes": t.RandomSpikes(p=1),
     "RandomChannelDropout": t.RandomChannelDropout(p=1, channels=(1,)),
+    "RandomChannelCopy": t.RandomChannelCopy(0, (1,), p=1),
     "MinMaxNormalize": t.MinMaxNormalize(),
     "PercentileNormalize": t.PercentileNormalize(),
     "ForegroundZScore": t.ForegroundZScore(),
+    "HeadZScore": t.HeadZScore(),
     "Normalize": t.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "SelectChannels": t.SelectChannels((1, 1, 1)),
     "strong_augmentation()": t.strong_augmentation(),
 }
-NORMALIZED = ("MinMaxNormalize", "PercentileNormalize", "ForegroundZScore", "Normalize")
+NORMALIZED = ("MinMaxNormalize", "PercentileNormalize", "ForegroundZScore", "HeadZScore", "Normalize")
 
 
 def draw(axes: Axes, name: str, images: Tensor, masks: Tensor) -> None:

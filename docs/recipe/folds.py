@@ -2,8 +2,9 @@
 
     python docs/recipe/folds.py [--root FOLDER] [--output docs/recipe/folds.json]
 
-A sequence is missing where its channel repeats FLAIR in every slice. Patients are shuffled, sorted by what they miss and
-by institution, and dealt one by one, those with a missing sequence first, to the fold that has fewest of their kind.
+A sequence is missing where its channel repeats FLAIR in every slice. Patients are shuffled, sorted by what they
+miss and by institution, and dealt one by one, those with a missing sequence first, to the fold that has fewest of their
+kind.
 """
 
 import argparse

@@ -13,8 +13,10 @@ import brainseg.transforms
 from brainseg.transforms import (
     CenterCrop,
     Compose,
+    CropToHead,
     ForegroundCrop,
     ForegroundZScore,
+    HeadZScore,
     MinMaxNormalize,
     Normalize,
     OneOf,
@@ -25,6 +27,7 @@ from brainseg.transforms import (
     RandomBiasField,
     RandomBlur,
     RandomBrightness,
+    RandomChannelCopy,
     RandomChannelDropout,
     RandomContrast,
     RandomCrop,
@@ -37,6 +40,7 @@ from brainseg.transforms import (
     RandomMotion,
     RandomRicianNoise,
     RandomRotate90,
+    RandomScaleShift,
     RandomSpikes,
     RandomTranspose,
     Rescale,
@@ -59,6 +63,7 @@ TRANSFORMS = {
     "Resize": Resize((9, 7)),
     "SelectChannels": SelectChannels((2, 0, 0)),
     "CenterCrop": CenterCrop((3, 4)),
+    "CropToHead": CropToHead((3, 4)),
     "ForegroundCrop": ForegroundCrop((3, 4), p=0.6),
     "OneOf": OneOf([RandomFlip(p=1.0), RandomRotate90(p=1.0)], weights=[2, 1], p=0.8),
     "PadToMultiple": PadToMultiple(8),
@@ -66,14 +71,17 @@ TRANSFORMS = {
     "RandomApply": RandomApply(Compose([RandomFlip(), RandomTranspose()]), p=0.6),
     "RandomCrop": RandomCrop((3, 4)),
     "RandomElastic": RandomElastic(p=0.7),
+    "HeadZScore": HeadZScore(fraction=0.2, clip=(-3, 5)),
     "MinMaxNormalize": MinMaxNormalize(),
     "PercentileNormalize": PercentileNormalize(10, 80),
     "RandomBiasField": RandomBiasField(order=2, p=0.7),
     "RandomChannelDropout": RandomChannelDropout(p=0.7, fill="repeat", channels=(0, 2)),
+    "RandomChannelCopy": RandomChannelCopy(1, (0, 2), p=0.7),
     "RandomGhosting": RandomGhosting(ghosts=(2, 3), p=0.7),
     "RandomMotion": RandomMotion(p=0.7),
     "RandomRicianNoise": RandomRicianNoise(p=0.7),
     "RandomSpikes": RandomSpikes(spikes=2, p=0.7),
+    "RandomScaleShift": RandomScaleShift(p=0.7),
     "RandomBlur": RandomBlur(p=0.7),
     "RandomBrightness": RandomBrightness(p=0.7),
     "RandomContrast": RandomContrast(p=0.7),
@@ -85,9 +93,13 @@ TRANSFORMS = {
 # One looks at the masks; these have tests of their own for what they do without any, or with one channel of them.
 BLIND = {name: transform for name, transform in TRANSFORMS.items() if name != "ForegroundCrop"}
 
+# The others find the head on the CPU, as their documentation says.
+UNWAITED = {name: transform for name, transform in TRANSFORMS.items() if name not in ("CropToHead", "HeadZScore")}
+
 # Pixels of one value may get different ones: these blend neighbours, look at the whole image, or go by place or sample.
 NOT_BY_VALUE = (
     ForegroundZScore,
+    HeadZScore,
     MinMaxNormalize,
     PercentileNormalize,
     RandomAffine,
@@ -101,6 +113,7 @@ NOT_BY_VALUE = (
     RandomLowResolution,
     RandomMotion,
     RandomRicianNoise,
+    RandomScaleShift,
     RandomSpikes,
     Resize,
 )
@@ -310,7 +323,7 @@ def test_what_does_not_fit_is_refused(
         call(transform, images, masks)
 
 
-@every_transform
+@pytest.mark.parametrize("transform", UNWAITED.values(), ids=UNWAITED)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_is_never_waited_for(transform: Transform) -> None:

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from brainseg.transforms import CenterCrop, Compose, ForegroundCrop, PadToMultiple, RandomAffine, RandomCrop
+from brainseg.transforms import (
+    CenterCrop,
+    Compose,
+    CropToHead,
+    ForegroundCrop,
+    PadToMultiple,
+    RandomAffine,
+    RandomCrop,
+)
 from brainseg.transforms.cropping import CropParameters, ForegroundCropParameters
 
 
@@ -138,3 +146,62 @@ def test_a_fused_crop_refuses_images_that_are_too_small() -> None:
     parameters = chain.draw((1, 1, 16, 16), generator())
     with pytest.raises(ValueError, match="RandomCrop takes 8x8 pixels of images of 4x4"):
         chain.apply(torch.rand(1, 1, 4, 4), None, parameters)
+
+
+def box(*places: tuple[int, int, int, int], size: tuple[int, int] = (90, 100)) -> torch.Tensor:
+    """An image for each head, a bright rectangle of these rows and columns."""
+    images = torch.zeros(len(places), 2, *size)
+    for image, (top, bottom, left, right) in zip(images, places, strict=True):
+        image[:, top:bottom, left:right] = 0.5
+    return images
+
+
+@pytest.mark.parametrize(
+    ("head", "offset"),
+    [
+        ((30, 60, 40, 60), (45 - 24, 50 - 20)),  # the middle of the head in the middle of 48x40
+        ((2, 22, 70, 98), (0, 60)),  # not beyond the image
+        ((0, 0, 0, 0), (21, 30)),  # no head: the middle of the image
+    ],
+)
+def test_the_head_is_in_the_middle_as_far_as_the_image_reaches(
+    head: tuple[int, int, int, int], offset: tuple[int, int]
+) -> None:
+    assert CropToHead((48, 40)).locate(box(head)).offsets.tolist() == [list(offset)]
+
+
+def test_each_head_gets_its_own_place_and_its_mask_comes_along() -> None:
+    images = box((10, 40, 20, 50), (40, 80, 50, 90))
+    masks = torch.randint(0, 9, (2, 90, 100))
+    places = [(25 - 20, 35 - 20), (60 - 20, 70 - 20)]
+    cropped, moved = CropToHead(40)(images, masks)
+    for i, (row, column) in enumerate(places):
+        assert torch.equal(cropped[i], images[i, :, row : row + 40, column : column + 40])
+        assert torch.equal(moved[i], masks[i, row : row + 40, column : column + 40])
+
+
+def test_an_image_smaller_than_the_part_stays_as_it_is() -> None:
+    images = box((5, 20, 5, 20), size=(30, 64))
+    crop = CropToHead(48)
+    assert crop(images).shape == crop.output_shape(images.shape) == (1, 2, 30, 48)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_what_a_network_says_of_the_part_returns_to_its_place(dtype: torch.dtype) -> None:
+    images = box((10, 40, 20, 50), (40, 80, 50, 90))
+    crop = CropToHead((40, 44))
+    place = crop.locate(images)
+    logits = torch.rand(2, 3, 40, 44).to(dtype)
+    full = crop.undo(logits, place, (90, 100), value=-9.0 if dtype.is_floating_point else 0)
+    assert torch.equal(crop.take(full, place), logits)
+    outside = crop.undo(torch.ones(2, 40, 44), place, (90, 100)) == 0
+    assert full[:, 0][outside].unique().tolist() == [-9.0 if dtype.is_floating_point else False]
+
+
+def test_the_slices_of_a_patient_may_have_one_place() -> None:
+    images = box((10, 40, 20, 50), (40, 80, 50, 90))
+    crop = CropToHead(40)
+    place = crop.locate(images.amax(0, keepdim=True))
+    row, column = place.offsets[0].tolist()
+    assert (row, column) == (45 - 20, 55 - 20)
+    assert torch.equal(crop.take(images, place), images[:, :, row : row + 40, column : column + 40])

@@ -17,6 +17,7 @@ from brainseg.transforms import (
     RandomGamma,
     RandomGaussianNoise,
     RandomLowResolution,
+    RandomScaleShift,
     Transform,
 )
 from brainseg.transforms.intensity import (
@@ -26,6 +27,7 @@ from brainseg.transforms.intensity import (
     GammaParameters,
     GaussianNoiseParameters,
     LowResolutionParameters,
+    ScaleShiftParameters,
 )
 
 MANY = (20_000, 1, 1, 1)
@@ -40,6 +42,7 @@ every_transform = pytest.mark.parametrize(
         RandomGamma(),
         RandomGaussianNoise(),
         RandomLowResolution((0.2, 0.8)),
+        RandomScaleShift(),
     ],
     ids=repr,
 )
@@ -84,6 +87,7 @@ def test_half_and_double_precision_come_back_bit_for_bit_too(transform: Transfor
         RandomGamma((1, 1), p=1),
         RandomGaussianNoise((0, 0), p=1),
         RandomLowResolution((1, 1), p=1),
+        RandomScaleShift((1, 1), (0, 0), p=1),
     ],
     ids=repr,
 )
@@ -154,6 +158,27 @@ def test_brightness_is_that_of_torchvision() -> None:
     result, _ = RandomBrightness().apply(images, None, BrightnessParameters(torch.tensor(factors)))
     for image, factor, ours in zip(images, factors, result, strict=True):
         torch.testing.assert_close(ours, functional().adjust_brightness(image, factor), rtol=1e-6, atol=1e-7)
+
+
+def test_each_channel_is_scaled_and_shifted_by_numbers_of_its_own() -> None:
+    images = torch.rand(2, 3, 5, 5)
+    scale, shift = torch.tensor([[1.0, 2.0, 0.5], [1.5, 1.0, 0.0]]), torch.tensor([[0.0, -1.0, 2.0], [0.5, 0.0, 1.0]])
+    result, _ = RandomScaleShift().apply(images, None, ScaleShiftParameters(scale, shift))
+    for i in range(2):
+        for channel in range(3):
+            torch.testing.assert_close(result[i, channel], images[i, channel] * scale[i, channel] + shift[i, channel])
+
+
+def test_scale_and_shift_are_uniform_where_samples_are_chosen_and_neutral_elsewhere() -> None:
+    drawn = RandomScaleShift((0.8, 1.4), (-0.3, 0.1), p=0.75).draw((20_000, 2, 1, 1), generator())
+    chosen = drawn.scale[:, 0] != 1
+    assert chosen.float().mean().item() == pytest.approx(0.75, abs=0.02)
+    assert not drawn.shift[~chosen].any()
+    for values, low, high in ((drawn.scale[chosen], 0.8, 1.4), (drawn.shift[chosen], -0.3, 0.1)):
+        assert low <= values.min() < low + 0.01
+        assert high - 0.01 < values.max() <= high
+        assert values.mean(0).tolist() == pytest.approx([(low + high) / 2] * 2, abs=0.01)
+        assert values.T.corrcoef()[0, 1].abs() < 0.05  # channels have draws of their own
 
 
 def test_contrast_is_that_of_torchvision_channel_by_channel() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from brainseg.transforms import (
     RandomBiasField,
+    RandomChannelCopy,
     RandomChannelDropout,
     RandomGhosting,
     RandomMotion,
@@ -419,3 +420,25 @@ def test_arguments_that_make_no_sense_are_refused(
 def test_a_sample_alone_is_as_in_its_batch(transform: Transform) -> None:
     images = torch.rand(4, 1, 64, 64)
     assert torch.equal(transform(images[:1], seeds=[0]), transform(images, seeds=range(4))[:1])
+
+
+def test_a_channel_is_copied_into_those_named_of_the_samples_that_were_drawn() -> None:
+    images = torch.rand(6, 4, 5, 5)
+    copy = RandomChannelCopy(1, (0, 3), p=0.5)
+    parameters = copy.draw(images.shape, torch.Generator().manual_seed(0))
+    result, _ = copy.apply(images, None, parameters)
+    assert 0 < parameters.chosen.sum() < 6
+    for before, after, chosen in zip(images, result, parameters.chosen, strict=True):
+        assert torch.equal(after, before[[1, 1, 2, 1]] if chosen else before)
+
+
+def test_as_many_samples_lose_channels_as_asked_for() -> None:
+    chosen = RandomChannelCopy(0, (1,), p=0.3).draw(MANY, torch.Generator().manual_seed(0)).chosen
+    assert chosen.float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_channels_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"copies channel 1 into \(0, 3\), got images of shape \(2, 3, 8, 8\); give"):
+        RandomChannelCopy(1, (0, 3))(torch.rand(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="channels must be a list of one or more numbers from 0"):
+        RandomChannelCopy(1, ())

@@ -7,12 +7,15 @@ import torch
 from brainseg.transforms import (
     Compose,
     ForegroundZScore,
+    HeadZScore,
     MinMaxNormalize,
     Normalize,
     PercentileNormalize,
     Rescale,
     SelectChannels,
+    head_mask,
 )
+from brainseg.transforms.head import inside
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -194,3 +197,51 @@ def test_a_z_score_does_not_depend_on_the_batch() -> None:
     images = torch.rand(8, 1, 256, 256)
     whole = ForegroundZScore()(images)
     assert all(torch.equal(ForegroundZScore()(images[i : i + 1]), whole[i : i + 1]) for i in range(8))
+
+
+def head(size: int = 100) -> torch.Tensor:
+    """A bright rim of 10 pixels around a textured inside, in air that is 0."""
+    images = torch.zeros(2, 3, 128, 128)
+    texture = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.3
+    images[:, :, 14 : 14 + size, 14 : 14 + size] = 0.9
+    images[:, :, 24 : 4 + size, 24 : 4 + size] = texture[:, :, 10:-10, 10:-10]
+    return images
+
+
+def test_the_inside_of_the_head_gets_mean_0_and_deviation_1_whatever_the_rim() -> None:
+    images = head()
+    region = inside(head_mask(images))[:, None].expand_as(images)
+    result = HeadZScore()(images)
+    values = result[region].view(2, 3, -1)
+    assert values.shape[2] > 1500
+    torch.testing.assert_close(values.mean(2), torch.zeros(2, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(values.std(2, correction=0), torch.ones(2, 3))
+    brighter_rim = torch.where(images == 0.9, 1.3, images)
+    assert torch.equal(HeadZScore()(brighter_rim)[region], result[region])
+
+
+def test_what_lies_far_from_the_inside_is_clipped() -> None:
+    result = HeadZScore(clip=(-3, 5))(head())
+    assert result[..., 0, 0].unique().tolist() == [-3]
+    assert result[..., 20, 20].unique().tolist() == [5]
+
+
+@pytest.mark.parametrize("factor", [255.0, 65535.0])
+def test_the_unit_of_a_scan_does_not_matter_to_its_head(factor: float) -> None:
+    torch.testing.assert_close(HeadZScore()(head() * factor), HeadZScore()(head()), atol=1e-4, rtol=1e-4)
+
+
+def test_a_channel_of_zeros_in_a_head_and_a_black_slice_stay_zeros() -> None:
+    images = head()
+    images[0, 1] = 0
+    images[1] = 0
+    result = HeadZScore()(images)
+    assert not result[0, 1].any()
+    assert not result[1].any()
+    assert result[0, 0].any()
+
+
+@pytest.mark.parametrize("arguments", [{"fraction": 1.0}, {"fraction": "a"}, {"clip": (1, 0)}, {"clip": 3}])
+def test_arguments_of_the_head_must_make_sense(arguments: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must"):
+        HeadZScore(**arguments)

@@ -5,7 +5,7 @@ from brainseg.transforms.compose import Compose, OneOf, RandomApply
 from brainseg.transforms.cropping import CenterCrop, CropToHead, ForegroundCrop, PadToMultiple, RandomCrop
 from brainseg.transforms.deformation import RandomAffine, RandomElastic
 from brainseg.transforms.geometry import RandomFlip, RandomRotate90, RandomTranspose, Resize
-from brainseg.transforms.head import head_mask, inner_head
+from brainseg.transforms.head import head_mask
 from brainseg.transforms.intensity import (
     RandomBlur,
     RandomBrightness,
@@ -76,6 +76,5 @@ __all__ = [
     "course_augmentation",
     "create_transform",
     "head_mask",
-    "inner_head",
     "strong_augmentation",
 ]

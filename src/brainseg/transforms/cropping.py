@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainseg.checks import check_choice, check_finite
+from brainseg.checks import check_choice, check_finite, check_rate
 from brainseg.transforms.base import GeometricTransform, Transform, check_probability, draw_chosen
 from brainseg.transforms.geometry import check_size
 from brainseg.transforms.head import head_mask
@@ -167,15 +167,21 @@ class ForegroundCrop(Transform):
 
 
 class CropToHead(Transform):
-    """Takes the part of each sample whose middle is that of the head's bounding box, as far as the image reaches.
+    """Takes the part of each sample in whose middle the head is, as far as the image reaches.
 
-    Where the head is, `head_mask` says; without one it is the middle of the image. A side that is smaller than the part
-    stays as it is. In a `Compose` it begins a new copy, since it looks at the images that come before it.
+    The middle is that of the bounding box of `head_mask`; without a head it is that of the image. Where an image is
+    smaller than the part, it stays as it is. In a `Compose` it begins a new copy, since it looks at the images that
+    come before it.
 
     Args:
         size: height and width in pixels, or one number for both. A square of 192 pixels of about 1 mm holds a head.
+        fraction: the head lies above this fraction of the image's brightness, in [0, 1).
 
-    The slices of a patient get one place by their maximum, and logits return to the full image:
+    Raises:
+        ImportError: scipy is not installed.
+
+    The slices of a patient have one place in common, that of their maximum, and what a network says of the part returns
+    to the full image:
 
     >>> slices, crop = torch.rand(20, 3, 256, 240), CropToHead(192)
     >>> place = crop.locate(slices.amax(0, keepdim=True))
@@ -184,30 +190,29 @@ class CropToHead(Transform):
     (torch.Size([20, 3, 192, 192]), torch.Size([20, 3, 256, 240]))
     """
 
-    def __init__(self, size: int | Sequence[int] = 192) -> None:
-        size = check_size(size)
-        super().__init__(size=size)
-        self.size = size
+    def __init__(self, size: int | Sequence[int] = 192, fraction: float = 0.15) -> None:
+        size, fraction = check_size(size), check_rate("fraction", fraction)
+        super().__init__(size=size, fraction=fraction)
+        self.size, self.fraction = size, fraction
 
     def locate(self, images: Tensor) -> CropParameters:
-        """Where the part of each image (B, C, H, W) begins."""
-        head = head_mask(images)
+        """Where the part of each of the images (B, C, H, W) begins."""
+        head = head_mask(images, fraction=self.fraction)
         starts = [
-            _around(lines, side)
-            for lines, side in zip((head.any(2), head.any(1)), self.output_shape(images.shape)[-2:], strict=True)
+            _around(lines, wanted)
+            for lines, wanted in zip((head.any(2), head.any(1)), self.output_shape(images.shape)[-2:], strict=True)
         ]
         return CropParameters(torch.stack(starts, 1))
 
     def take(self, x: Tensor, place: CropParameters) -> Tensor:
-        """The part of each sample of x (B, C, H, W) or (B, H, W); one place may stand for all of them."""
+        """The part of each sample of x, (B, C, H, W) or (B, H, W), at places for each of them or one for all."""
         height, width = self.output_shape(x.shape)[-2:]
         return _part(x, place.offsets.expand(len(x), 2), (height, width))
 
     def undo(self, x: Tensor, place: CropParameters, size: Sequence[int], value: float = 0.0) -> Tensor:
-        """The parts x (B, C, h, w) or (B, h, w) back in images of this size, with a value around them."""
-        rows, columns = _pixels(place.offsets.expand(len(x), 2), x.shape[-2:])
+        """The parts x, (B, C, h, w) or (B, h, w), in images of the size before `take`, with a value around them."""
         full = x.new_full((*x.shape[:-2], *size), value)
-        index = (rows[:, :, None] * size[1] + columns[:, None]).flatten(1)  # (B, h * w)
+        index = _pixels(place.offsets.expand(len(x), 2), x.shape[-2:], size[1])
         if x.dim() == 4:
             index = index[:, None].expand(-1, x.shape[1], -1)
         return full.flatten(-2).scatter(-1, index, x.flatten(-2)).view_as(full)
@@ -222,26 +227,26 @@ class CropToHead(Transform):
 
 
 def _around(lines: Tensor, wanted: int) -> Tensor:
-    """(B,) first of so many lines about the middle of those that are True, (B, side), none of them beyond the border."""
+    """The first of so many lines about the middle of those that are True, of (B, side); none lies beyond the image."""
     side = lines.shape[1]
     numbers = torch.arange(side, device=lines.device)
-    first = torch.where(lines, numbers, side).amin(1)
-    last = torch.where(lines, numbers, -1).amax(1)  # without any True the middle is that of the image
+    found = lines.any(1)
+    first = torch.where(lines, numbers, side).amin(1).where(found, 0)
+    last = torch.where(lines, numbers, 0).amax(1).where(found, side - 1)
     return ((first + last + 1 - wanted) // 2).clamp(min=0, max=side - wanted)
 
 
-def _pixels(offsets: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Rows (B, height) and columns (B, width) of parts of this size."""
+def _part(x: Tensor, offsets: Tensor, size: tuple[int, int]) -> Tensor:
+    return take(x, _pixels(offsets, size, x.shape[-1]), size)
+
+
+def _pixels(offsets: Tensor, size: Sequence[int], width: int) -> Tensor:
+    """Where the pixels of parts of this size lie in the flattened images of this width, (B, N)."""
     rows, columns = (
         start[:, None] + torch.arange(side, device=offsets.device)
         for start, side in zip(offsets.unbind(1), size, strict=True)
     )
-    return rows, columns
-
-
-def _part(x: Tensor, offsets: Tensor, size: tuple[int, int]) -> Tensor:
-    rows, columns = _pixels(offsets, size)
-    return take(x, (rows[:, :, None] * x.shape[-1] + columns[:, None]).flatten(1), size)
+    return (rows[:, :, None] * width + columns[:, None]).flatten(1)
 
 
 PadMode = Literal["constant", "border"]
