@@ -10,6 +10,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from brainseg.visualization import draw_outlines
+from brainseg.visualization.outlines import class_colors
 
 
 @pytest.fixture
@@ -31,6 +32,24 @@ def test_true_is_green_and_predicted_is_red(axes: Axes) -> None:
     draw_outlines(axes, torch.rand(3, 16, 16), square(16, 4, 8), square(16, 5, 9))
     colors = [tuple(contour.get_edgecolor()[0][:3]) for contour in contours(axes)]
     assert colors == [to_rgb("lime"), to_rgb("red")]
+
+
+def test_several_classes_have_a_colour_each_and_true_ones_are_dashed(axes: Axes) -> None:
+    masks = torch.cat([square(32, 2, 6), square(32, 9, 13), square(32, 20, 24)])
+    draw_outlines(axes, torch.rand(1, 32, 32), masks, masks.roll(1, -1))
+    drawn = [(tuple(contour.get_edgecolor()[0][:3]), contour.get_linestyle()[0][1]) for contour in contours(axes)]
+    true, predicted = drawn[:3], drawn[3:]
+    assert len({color for color, _ in true}) == 3
+    assert [color for color, _ in true] == [color for color, _ in predicted] == class_colors(3)
+    assert all(dashes for _, dashes in true)
+    assert not any(dashes for _, dashes in predicted)
+
+
+@pytest.mark.parametrize("number", [2, 5, 12])
+def test_colours_of_classes_differ_and_are_seen_on_black(number: int) -> None:
+    colors = class_colors(number)
+    assert len({*colors}) == number
+    assert all(max(color) == 1 for color in colors)
 
 
 def test_the_outline_runs_half_a_pixel_outside_the_mask_even_at_the_border(axes: Axes) -> None:

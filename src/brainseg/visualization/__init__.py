@@ -1,6 +1,7 @@
 """Figures: what the masks look like on the slices."""
 
+from brainseg.visualization.brightness import brightened
 from brainseg.visualization.cases import ShownCase, draw_cases
 from brainseg.visualization.outlines import draw_outlines
 
-__all__ = ["ShownCase", "draw_cases", "draw_outlines"]
+__all__ = ["ShownCase", "brightened", "draw_cases", "draw_outlines"]

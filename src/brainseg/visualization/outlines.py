@@ -12,15 +12,24 @@ if TYPE_CHECKING:
 TRUE_COLOR, PREDICTED_COLOR = "lime", "red"
 
 
+def class_colors(number: int) -> list[tuple[float, float, float]]:
+    """A colour for each of so many classes, light enough for dark slices: hues as far apart as they can be."""
+    from matplotlib.colors import hsv_to_rgb
+
+    return [tuple(hsv_to_rgb((k / number, 0.7, 1.0)).tolist()) for k in range(number)]
+
+
 def draw_outlines(
     axes: "Axes", image: ArrayLike, target: ArrayLike | None = None, prediction: ArrayLike | None = None
 ) -> None:
     """Draws a slice in gray or colour, the true mask's outline in green and the predicted one's in red.
 
+    Masks of several classes have a colour each, that of `class_colors`; the true outlines are dashed then.
+
     Args:
         axes: matplotlib axes; their ticks are taken off.
         image: (H, W), (1, H, W) or (3, H, W), in [0, 1]; tensors on the CPU or arrays.
-        target: true mask, (H, W) or (1, H, W); None or empty draws nothing.
+        target: true mask, (H, W) or (1, H, W), or those of K classes, (K, H, W); None or empty draws nothing.
         prediction: predicted mask, likewise.
 
     Raises:
@@ -31,7 +40,7 @@ def draw_outlines(
         >>> figure, axes = plt.subplots()  # doctest: +SKIP
         >>> draw_outlines(axes, image, target, logits > 0)  # doctest: +SKIP
     """
-    picture = _as_array(image)
+    picture = as_array(image)
     if picture.ndim == 3 and len(picture) in (1, 3):
         picture = picture[0] if len(picture) == 1 else np.moveaxis(picture, 0, -1)
     elif picture.ndim != 2:
@@ -39,30 +48,36 @@ def draw_outlines(
     if picture.dtype.kind != "f":
         raise ValueError(f"an image of {picture.dtype} is not in [0, 1]; give image / 255")
     axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
-    for mask, color in ((target, TRUE_COLOR), (prediction, PREDICTED_COLOR)):
-        if mask is not None:
-            _draw_outline(axes, _as_mask(mask, picture.shape[:2]), color)
+    for given, color, style in ((target, TRUE_COLOR, "dashed"), (prediction, PREDICTED_COLOR, "solid")):
+        masks = _as_masks(given, picture.shape[:2]) if given is not None else ()
+        several = len(masks) > 1
+        for mask, of_class in zip(masks, class_colors(len(masks)) if several else [color], strict=False):
+            _draw_outline(axes, mask, of_class, style if several else "solid")
     axes.set_axis_off()
 
 
-def _draw_outline(axes: "Axes", mask: NDArray[np.bool_], color: str) -> None:
+def _draw_outline(axes: "Axes", mask: NDArray[np.bool_], color: Any, style: str) -> None:
     if not mask.any():
         return
     # A frame of background closes the outline of a mask that touches the border.
     height, width = mask.shape
     padded = np.pad(mask, 1).astype(np.float32)
-    axes.contour(np.arange(-1, width + 1), np.arange(-1, height + 1), padded, levels=[0.5], colors=color, linewidths=1)
+    places = np.arange(-1, width + 1), np.arange(-1, height + 1)
+    axes.contour(*places, padded, levels=[0.5], colors=[color], linewidths=1, linestyles=style)
 
 
-def _as_array(values: ArrayLike) -> NDArray[Any]:
+def as_array(values: ArrayLike) -> NDArray[Any]:
     """Of a tensor without its gradient, half precision widened: numpy knows neither."""
     if isinstance(values, Tensor):
         values = values.detach().float() if values.is_floating_point() else values.detach()
     return np.asarray(values)
 
 
-def _as_mask(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    array = _as_array(mask)
-    if array.shape not in (shape, (1, *shape)):
-        raise ValueError(f"a mask of shape {array.shape} does not fit an image of {shape}; give (H, W) or (1, H, W)")
-    return array.reshape(shape) > 0.5
+def _as_masks(masks: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(K, H, W)."""
+    array = as_array(masks)
+    if array.ndim not in (2, 3) or array.shape[-2:] != shape:
+        raise ValueError(
+            f"a mask of shape {array.shape} does not fit an image of {shape}; give (H, W), or (K, H, W) of K classes"
+        )
+    return array.reshape(-1, *shape) > 0.5
