@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from brainseg.data import read_split
+from brainseg.inference import Predictor
 from brainseg.metrics import DiceScore, IoU
-from brainseg.training import evaluate
+from brainseg.training import evaluate, read_config
 from brainseg.training.datasets import open_part
-from brainseg.training.prediction import open_run
 
 HERE = Path(__file__).parent
 RUNS = HERE / "runs"
@@ -40,7 +40,7 @@ def keep(run: Path) -> None:
 
 def by_batch_size(run: Path) -> dict[str, list[float]]:
     """The published IoU and Dice of the same predictions, batched in several ways."""
-    predictor, config = open_run(run)
+    predictor, config = Predictor.from_pretrained(run), read_config(run / "config.yaml")
     dataset = open_part(config.data, read_split(run / "split.json"), "validation")
     masks = [
         (predictor.logits(batch["image"]).cpu() > 0, batch["mask"] > 0) for batch in DataLoader(dataset, batch_size=16)

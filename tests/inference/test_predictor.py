@@ -1,14 +1,19 @@
 """The predictor: normalised as the weights expect, at any size, from arrays as from tensors."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import nn
 
 from brainseg.inference import Predictor
-from brainseg.models import UNeXt
+from brainseg.models import ModelSpec, UNeXt
 from brainseg.transforms import Normalize
 
 
@@ -65,20 +70,115 @@ def test_logits_come_back_at_the_size_of_the_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "message"),
+    ("image", "error", "message"),
     [
-        (np.zeros((3, 64, 64)), "array of float64"),
-        (np.zeros((1, 64, 64, 3), np.uint8), "is no image"),
-        (torch.zeros(64, 64), r"expected a tensor \(C, H, W\)"),
-        (torch.zeros(3, 64, 64, dtype=torch.uint8), "torch.uint8"),
-        (torch.zeros(1, 64, 64), "images of 3 channels"),
+        (np.zeros((64, 64, 3), np.int32), ValueError, "array of int32"),
+        (np.zeros((1, 64, 64, 3), np.uint8), ValueError, "is no image"),
+        (np.full((64, 64, 3), 3.0), ValueError, r"values lie in \[3, 3\], expected \[0, 1\]; divide by 255"),
+        (torch.zeros(64, 64), ValueError, r"a tensor of shape \(64, 64\) is no image \(C, H, W\)"),
+        (torch.zeros(3, 64, 64, dtype=torch.int32), ValueError, "torch.int32"),
+        (torch.full((3, 64, 64), 200.0), ValueError, r"\[200, 200\], expected \[0, 1\]; divide by 255"),
+        (torch.randn(3, 64, 64), ValueError, "the predictor normalizes them"),
+        (torch.full((3, 64, 64), torch.nan), ValueError, "nan"),
+        (torch.zeros(1, 64, 64), ValueError, r"this network was trained on 3 channels; the image has 1"),
+        (torch.zeros(64, 64, 3), ValueError, "permute it to channels first"),
+        (torch.zeros(2, 64, 64, 3), ValueError, "permute it to channels first"),
+        (np.zeros((3, 64, 64), np.uint8), ValueError, r"arrays are \(height, width, channels\)"),
+        ("nowhere.png", FileNotFoundError, "nowhere.png"),
+        ([[0.0]], TypeError, "list is no image; give a path, a PIL image"),
+        (Image.new("CMYK", (64, 64)), ValueError, "PIL image of mode CMYK"),
     ],
 )
-def test_what_is_no_image_is_an_error(image: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Predictor(network(), device="cpu")(image)  # type: ignore[arg-type]
+def test_what_is_no_image_is_an_error(image: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Predictor(network(), device="cpu")(image)
 
 
 def test_a_threshold_that_is_no_probability_is_an_error() -> None:
-    with pytest.raises(ValueError, match="between 0 and 1, got 127"):
+    with pytest.raises(ValueError, match=r"threshold must lie in \[0, 1\], got 127"):
         Predictor(network(), threshold=127)
+
+
+def test_whatever_holds_an_image_gives_the_same_mask(tmp_path: Path) -> None:
+    array = np.random.default_rng(1).integers(0, 256, (40, 56, 3)).astype(np.uint8)
+    picture = Image.fromarray(array)
+    picture.save(tmp_path / "slice.png")
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    middle = Predictor(network(), device="cpu").probabilities(tensor / 255).median().item()
+    predictor = Predictor(network(), threshold=middle, device="cpu")
+    expected = predictor(tensor / 255)
+    assert 0 < expected.float().mean() < 1
+    images: list[Any] = [tmp_path / "slice.png", str(tmp_path / "slice.png"), picture, array, array / 255, tensor]
+    for image in images:
+        assert torch.equal(predictor(image), expected)
+    batch = torch.stack([tensor / 255, (tensor / 255).flip(-1)]).double()
+    assert predictor(batch).shape == (2, 1, 40, 56)
+    assert torch.equal(predictor(batch)[0], expected)
+
+
+def test_a_network_of_exclusive_classes_gives_each_pixel_one() -> None:
+    model = network(num_classes=3)
+    model.spec = replace(model.spec, task="multiclass", class_names=("background", "a", "b"), threshold=None)
+    predictor, image = Predictor(model, device="cpu"), torch.rand(3, 40, 50)
+    probabilities = predictor.probabilities(image)
+    assert (probabilities.shape, probabilities.dtype) == ((3, 40, 50), torch.float32)
+    torch.testing.assert_close(probabilities.sum(0), torch.ones(40, 50))
+    labels, masks = predictor.labels(image), predictor(image)
+    assert (labels.shape, labels.dtype) == ((40, 50), torch.int64)
+    assert torch.equal(labels, probabilities.argmax(0))
+    assert torch.equal(masks, torch.stack([labels == k for k in range(3)]))
+    assert torch.equal(predictor.labels(image[None])[0], labels)
+
+
+def test_labels_are_of_exclusive_classes_alone() -> None:
+    with pytest.raises(ValueError, match="task is 'multilabel', and labels are of 'multiclass'"):
+        Predictor(network(num_classes=2), device="cpu").labels(torch.rand(3, 32, 32))
+
+
+def test_each_class_may_have_its_own_threshold() -> None:
+    model = network(num_classes=2)
+    model.spec = replace(model.spec, threshold=(0.3, 0.9))
+    predictor, image = Predictor(model, device="cpu"), torch.rand(3, 40, 50)
+    probabilities = predictor.probabilities(image)
+    assert torch.equal(predictor(image), torch.stack([probabilities[0] > 0.3, probabilities[1] > 0.9]))
+
+
+def test_a_network_of_others_needs_a_spec() -> None:
+    module = nn.Conv2d(3, 2, kernel_size=1)
+    with pytest.raises(TypeError, match=r"Conv2d does not say what its output means; give Predictor\(model, spec="):
+        Predictor(module)
+    spec = ModelSpec(task="multiclass", class_names=("background", "lesion"), image_size=(32, 32))
+    predictor, image = Predictor(module, spec=spec, device="cpu"), torch.rand(3, 20, 30)
+    assert predictor(image).sum(0).eq(1).all()
+    with pytest.raises(ValueError, match=r"logits of shape \(1, 2, 20, 30\) do not fit the 1 class"):
+        Predictor(module, spec=ModelSpec(), device="cpu")(image)
+    with pytest.raises(ValueError, match=r"a spec of 2 class\(es\) does not fit a network of num_classes=1"):
+        Predictor(network(), spec=spec)
+
+
+def test_predicting_leaves_a_network_in_training_as_it_was() -> None:
+    model, image = network().train(), torch.rand(3, 32, 32)
+    model.stages[0].norm.eval()
+    modes = [module.training for module in model.modules()]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    mask = Predictor(model, device="cpu").probabilities(image)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(mask, Predictor(model.eval(), device="cpu").probabilities(image))
+
+
+def test_a_run_its_best_weights_and_files_before_the_spec_give_the_same(tmp_path: Path) -> None:
+    model, image = network(), torch.rand(3, 80, 60)
+    model.spec = replace(model.spec, image_size=(32, 48), threshold=0.45)
+    model.save_pretrained(tmp_path / "best")
+    (tmp_path / "config.yaml").write_text("data:\n  image_size: [32, 48]\n")
+    expected = Predictor(model, device="cpu").probabilities(image)
+    for folder in (tmp_path, tmp_path / "best"):
+        predictor = Predictor.from_pretrained(folder, device="cpu")
+        assert torch.equal(predictor.probabilities(image), expected)
+        assert predictor.spec == model.spec
+    config = json.loads((tmp_path / "best" / "config.json").read_text())
+    spec = config.pop("spec")
+    (tmp_path / "best" / "config.json").write_text(json.dumps({**config, "normalization": spec["normalization"]}))
+    for folder in (tmp_path, tmp_path / "best"):
+        assert torch.equal(Predictor.from_pretrained(folder, device="cpu").probabilities(image), expected)

@@ -1,50 +1,61 @@
 """From an image to its mask with nothing else to remember: size, scale and channels as the weights expect them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainseg.data import to_unit_range
-from brainseg.models import SegmentationModel
+from brainseg.inference.images import ImageLike, check_unit_range, to_images
+from brainseg.models import ModelSpec, SegmentationModel
+from brainseg.models.files import find_folder, read_config
 from brainseg.transforms import Resize, create_transform
 
 
 class Predictor:
-    """Segments images with a network and the normalization that its weights were trained with.
+    """Segments images with a network, as the spec of its weights says.
 
     Args:
-        model: its `normalization` is applied to every image; it is moved to the device and set to eval mode.
-        image_size: height and width at which the network sees the images; logits are resized back. None: as they are.
-        threshold: probability above which a pixel is foreground.
+        model: it is moved to the device; its mode is eval while it predicts, and afterwards as it was.
+        spec: what the network takes and gives; None for `model.spec`. Needed for a network that is none of ours, whose
+            output must be the logits (B, K, H, W) of the spec's classes.
+        image_size: in place of the spec's, if given.
+        threshold: in place of the spec's, if given.
         device: None for a GPU if there is one.
 
+    Attributes:
+        spec: what is done with every image and with its logits.
+
     Raises:
-        ValueError: a threshold outside (0, 1), or a normalization that cannot be built.
+        TypeError: a network without a spec.
+        ValueError: a spec that does not fit the network, or a normalization that cannot be built.
     """
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: nn.Module,
         *,
+        spec: ModelSpec | None = None,
         image_size: tuple[int, int] | None = None,
-        threshold: float = 0.5,
+        threshold: float | tuple[float, ...] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold must be a probability between 0 and 1, got {threshold}")
+        self.spec = _with(_find_spec(model, spec), image_size=image_size, threshold=threshold)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device).eval()
-        self.normalize = None if model.normalization is None else create_transform(model.normalization)
-        self.image_size = None if image_size is None else (image_size[0], image_size[1])
-        self.threshold = threshold
+        self.model = model.to(self.device)
+        self.normalize = None if self.spec.normalization is None else create_transform(self.spec.normalization)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **arguments: Any) -> Self:
-        """A predictor of the weights that `save_pretrained` wrote; arguments as for the class."""
-        return cls(SegmentationModel.from_pretrained(folder), **arguments)
+        """A predictor of the weights that `save_pretrained` wrote, or of a run's best; arguments as for the class."""
+        found = find_folder(Path(folder).expanduser())
+        model = SegmentationModel.from_pretrained(found)
+        if read_config(found).spec is None and arguments.get("spec") is None:
+            model.spec = _with(model.spec, image_size=_image_size_of_run(found.parent))
+        return cls(model, **arguments)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits of a batch.
@@ -53,42 +64,109 @@ class Predictor:
             images: (B, C, H, W) floating point in [0, 1], channels as stored, on any device.
 
         Returns:
-            (B, K, H, W) on the predictor's device.
-        """
-        size = (images.shape[-2], images.shape[-1])
-        with torch.inference_mode():
-            images = images.to(self.device, next(self.model.parameters()).dtype)
-            if self.image_size is not None:
-                images = Resize(self.image_size)(images)
-            logits: Tensor = self.model(images if self.normalize is None else self.normalize(images))
-            return logits if self.image_size is None else Resize(size)(logits)
-
-    def __call__(self, image: Tensor | NDArray[Any]) -> Tensor:
-        """The mask of one image.
-
-        Args:
-            image: array (H, W, C) or (H, W), uint8 or uint16, as image files hold it; or tensor (C, H, W) in [0, 1].
-
-        Returns:
-            (K, H, W) bool, on the CPU.
+            (B, K, H, W) on the predictor's device, of the size of the images.
 
         Raises:
-            ValueError: another rank or dtype, or an image that the network does not take.
+            ValueError: values beyond [0, 1], or channels or sides that the network does not take.
         """
-        tensor = image if isinstance(image, Tensor) else _to_tensor(image)
-        if tensor.dim() != 3 or not tensor.is_floating_point():
+        check_unit_range(images)
+        self._check_channels(images)
+        size = (images.shape[-2], images.shape[-1])
+        resized = self.spec.image_size not in (None, size)
+        with torch.inference_mode(), _evaluating(self.model):
+            images = images.to(self.device, _dtype(self.model))
+            if resized:
+                assert self.spec.image_size is not None
+                images = Resize(self.spec.image_size)(images)
+            logits: Tensor = self.model(images if self.normalize is None else self.normalize(images))
+            return Resize(size)(logits) if resized else logits
+
+    def __call__(self, image: ImageLike) -> Tensor:
+        """The masks of an image, or of each image of a batch.
+
+        Args:
+            image: path; PIL image; array (H, W, C) or (H, W), uint8 or uint16 as image files hold it, or floats in
+                [0, 1]; tensor (C, H, W) or batch (B, C, H, W), in [0, 1] or uint8.
+
+        Returns:
+            (K, H, W) bool, on the CPU, of a batch (B, K, H, W). Of "multiclass" exactly one class for each pixel.
+
+        Raises:
+            TypeError: none of these.
+            ValueError: another rank, dtype or range, or an image that the network does not take.
+        """
+        return self._predict(image, self.spec.masks)
+
+    def probabilities(self, image: ImageLike) -> Tensor:
+        """Probabilities (K, H, W) float32 of an image, of a batch (B, K, H, W), on the CPU; arguments as for a call."""
+        return self._predict(image, lambda logits: self.spec.probabilities(logits).float())
+
+    def labels(self, image: ImageLike) -> Tensor:
+        """The likeliest class of each pixel, (H, W) int64, of a batch (B, H, W), on the CPU; arguments as for a call.
+
+        Raises:
+            ValueError: a network whose classes may overlap, besides what a call raises.
+        """
+        if self.spec.task != "multiclass":
+            raise ValueError(f"the network's task is {self.spec.task!r}, and labels are of 'multiclass'; use its masks")
+        return self._predict(image, lambda logits: logits.argmax(1))
+
+    def _predict(self, image: ImageLike, of_logits: Any) -> Tensor:
+        result: Tensor = of_logits(self.logits(to_images(image))).cpu()
+        return result if isinstance(image, Tensor) and image.dim() == 4 else result[0]
+
+    def _check_channels(self, images: Tensor) -> None:
+        expected = self.model.config["in_channels"] if isinstance(self.model, SegmentationModel) else images.shape[1]
+        if images.dim() == 4 and images.shape[1] != expected:
+            hint = "; permute it to channels first" if images.shape[-1] == expected else ""
+            if images.shape[2] == expected:
+                hint = "; arrays are (height, width, channels), tensors (channels, height, width)"
+            trained = f"this network was trained on {expected} channel{'s' * (expected != 1)}"
+            raise ValueError(f"{trained}; the image has {images.shape[1]}{hint}")
+
+
+def _find_spec(model: nn.Module, spec: ModelSpec | None) -> ModelSpec:
+    if spec is not None:
+        if isinstance(model, SegmentationModel) and spec.num_classes != model.config["num_classes"]:
             raise ValueError(
-                f"expected a tensor (C, H, W) in [0, 1] or an array (H, W, C) of uint8, got {tensor.dtype} of shape "
-                f"{tuple(tensor.shape)}"
+                f"a spec of {spec.num_classes} class(es) does not fit a network of num_classes="
+                f"{model.config['num_classes']}; name each class once"
             )
-        return (self.logits(tensor[None])[0].sigmoid() > self.threshold).cpu()
-
-
-def _to_tensor(image: NDArray[Any]) -> Tensor:
-    if image.ndim not in (2, 3) or image.dtype.name not in ("uint8", "uint16"):
-        raise ValueError(
-            f"an array of {image.dtype} and shape {image.shape} is no image; give (H, W, C) or (H, W) of uint8 or "
-            "uint16, or a tensor (C, H, W) in [0, 1]"
+        return spec
+    found = getattr(model, "spec", None)
+    if not isinstance(found, ModelSpec):
+        raise TypeError(
+            f"{type(model).__name__} does not say what its output means; give Predictor(model, spec=ModelSpec(...))"
         )
-    tensor = to_unit_range(image)
-    return tensor[None] if tensor.dim() == 2 else tensor.permute(2, 0, 1)
+    return found
+
+
+def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    return replace(spec, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _image_size_of_run(run: Path) -> tuple[int, int] | None:
+    """Before 0.2 the size at which a network sees its images stood in the run's config.yaml alone."""
+    if not (run / "config.yaml").is_file():
+        return None
+    import yaml  # type: ignore[import-untyped]
+
+    size = yaml.safe_load((run / "config.yaml").read_text())["data"].get("image_size")
+    return None if size is None else (size[0], size[1])
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((x.dtype for x in model.parameters() if x.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the block, and afterwards each module's own: a network in training is predicted with as well."""
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

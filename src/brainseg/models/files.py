@@ -92,7 +92,7 @@ def find_folder(path: Path) -> Path:
             "was removed (train again)"
         )
     raise FileNotFoundError(
-        f"{path} holds no {CONFIG}; give a folder that save_pretrained wrote, or that of a run of brainseg train"
+        f"{path} holds no run and no weights; give the folder of a run, or one that save_pretrained wrote"
     )
 
 

@@ -18,10 +18,10 @@ from brainseg.data import SliceDataset, institution, read_split
 from brainseg.inference import Predictor
 from brainseg.metrics import write_cases
 from brainseg.metrics.base import CaseMetric
+from brainseg.report import write_rows, write_values
+from brainseg.training.config import read_config
 from brainseg.training.datasets import open_part
-from brainseg.training.prediction import open_run
 from brainseg.training.scores import BY_SLICE, create_details, create_scores
-from brainseg.training.tables import write_rows, write_values
 from brainseg.visualization import ShownCase, draw_cases
 
 
@@ -122,7 +122,9 @@ def evaluate(
     run = Path(run)
     if output is None and (split is not None or root is not None):
         raise ValueError("another split or root than the run's own needs an output folder of its own (-o)")
-    predictor, config = open_run(run)
+    if not (run / "config.yaml").is_file():
+        raise FileNotFoundError(f"{run} holds no run; give the folder that brainseg train wrote")
+    predictor, config = Predictor.from_pretrained(run), read_config(run / "config.yaml")
     data = config.data if root is None else replace(config.data, root=str(root))
     patients = read_split(split or run / "split.json")
     if not patients.get(part):
@@ -147,14 +149,12 @@ def evaluate(
 
 def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> tuple[MetricCollection, list[int]]:
     """The scores of all slices, and the true pixels in each."""
-    classes, threshold = dataset.num_classes, predictor.threshold
-    scores = create_scores(classes, threshold=threshold)
-    scores.add_metrics(create_details(classes, threshold=threshold))
+    scores = create_scores(dataset.num_classes)
+    scores.add_metrics(create_details(dataset.num_classes))
     areas: list[int] = []
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
-        scores.update(
-            predictor.logits(batch["image"]).cpu(), batch["mask"], group=batch["patient"], slice_index=batch["slice"]
-        )
+        found = predictor.spec.masks(predictor.logits(batch["image"])).cpu()
+        scores.update(found, batch["mask"], group=batch["patient"], slice_index=batch["slice"])
         areas += batch["mask"].sum((1, 2, 3)).int().tolist()
     return scores, areas
 

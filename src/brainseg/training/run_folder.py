@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from brainseg.training.tables import write_rows, write_values
+from brainseg.report import write_rows, write_values
 from brainseg.training.task import SegmentationTask
 
 Row = dict[str, float]

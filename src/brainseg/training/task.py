@@ -1,6 +1,7 @@
 """One training run as a Lightning module: network, loss, optimiser, schedule, metrics."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,7 +39,11 @@ class SegmentationTask(LightningModule):
         self.model = _create_model(config, in_channels=in_channels, num_classes=num_classes)
         self.loss = _create_loss(config.loss, deep_supervision=config.model.deep_supervision)
         self.input = create_input(config.data.input)
-        self.model.normalization = None if self.input is None else self.input.config
+        self.model.spec = replace(
+            self.model.spec,
+            image_size=config.data.image_size,
+            normalization=None if self.input is None else self.input.config,
+        )
         chosen = config.data.augmentation
         self.augmentation = None if chosen == "none" else AUGMENTATIONS[chosen]()
         classes = self.model.config["num_classes"]

@@ -13,31 +13,12 @@ from rich.progress import track
 from brainseg._whole import written_whole
 from brainseg.data import read_image, to_unit_range
 from brainseg.inference import Predictor
-from brainseg.training.config import TrainConfig, read_config
 from brainseg.visualization import draw_outlines
 
 RESULT = re.compile(r"_(mask(_\d+)?|overlay)$")
 
 
-def open_run(run: Path, *, threshold: float = 0.5) -> tuple[Predictor, TrainConfig]:
-    """A predictor of a run's best weights, and the run's configuration.
-
-    Raises:
-        FileNotFoundError: no run in the folder, or none of its epochs is complete.
-        ValueError: its files cannot be read.
-    """
-    if not (run / "config.yaml").is_file():
-        raise FileNotFoundError(f"{run} holds no run; give the folder that brainseg train wrote")
-    config = read_config(run / "config.yaml")
-    if not (run / "best" / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{run} has no best weights: its first epoch is not complete (brainseg train --resume {run}), or best/ "
-            "was removed (train again)"
-        )
-    return Predictor.from_pretrained(run / "best", image_size=config.data.image_size, threshold=threshold), config
-
-
-def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: float = 0.5) -> int:
+def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: float | None = None) -> int:
     """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image.
 
     With several classes there is a mask for each, `<name>_mask_0.png` and so on. Images in folders keep the path that
@@ -47,7 +28,7 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
         model: folder of a run, or of weights that `save_pretrained` wrote.
         images: image files, and folders that are searched to any depth.
         output: folder of the results, made if absent.
-        threshold: probability above which a pixel is foreground.
+        threshold: probability above which a pixel is foreground; None for that of the weights.
 
     Returns:
         the number of images.
@@ -56,14 +37,7 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
         FileNotFoundError: no such model, file or folder, or a folder without images.
         ValueError: files that are no images or have channels that the network does not take, by name.
     """
-    if (model / "config.yaml").is_file():
-        predictor, _ = open_run(model, threshold=threshold)
-    elif (model / "config.json").is_file():
-        predictor = Predictor.from_pretrained(model, threshold=threshold)
-    else:
-        raise FileNotFoundError(
-            f"{model} holds no run and no weights; give the folder of a run, or of its best weights"
-        )
+    predictor = Predictor.from_pretrained(model, threshold=threshold)
     found = _find(images)
     for target, path in track(found.items(), "Predicting", transient=True, disable=len(found) < 2):
         image = read_image(path)

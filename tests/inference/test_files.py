@@ -8,8 +8,21 @@ import torch
 from PIL import Image
 
 from brainseg.data import phantom
+from brainseg.inference import Predictor
+from brainseg.inference.files import predict
 from brainseg.models import UNeXt
-from brainseg.training.prediction import open_run, predict
+from brainseg.transforms import ForegroundZScore
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a network of three channels."""
+    torch.manual_seed(0)
+    model = UNeXt(channels=(8, 16, 24, 32, 64))
+    model.normalization = ForegroundZScore().config
+    folder = tmp_path_factory.mktemp("weights")
+    model.save_pretrained(folder)
+    return folder
 
 
 def write(path: Path, shape: tuple[int, ...], seed: int = 0) -> Path:
@@ -23,10 +36,11 @@ def test_masks_are_those_of_the_predictor_and_as_large_as_the_image(run: Path, t
     image, _ = phantom(3, size=77, lesion=True)
     pixels = (image.permute(1, 2, 0) * 255).round().byte()
     Image.fromarray(pixels.numpy()).save(tmp_path / "slice.png")
-    assert predict(run, [tmp_path / "slice.png"], tmp_path / "out", threshold=0.01) == 1
+    middle = Predictor.from_pretrained(run).probabilities(tmp_path / "slice.png").median().item()
+    assert predict(run, [tmp_path / "slice.png"], tmp_path / "out", threshold=middle) == 1
     with Image.open(tmp_path / "out" / "slice_mask.png") as file:
         mask = np.asarray(file)
-    predictor, _ = open_run(run, threshold=0.01)
+    predictor = Predictor.from_pretrained(run, threshold=middle)
     expected = predictor(pixels.permute(2, 0, 1) / 255)[0].numpy()
     assert 0 < expected.mean() < 1
     np.testing.assert_array_equal(mask, expected * 255)

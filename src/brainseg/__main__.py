@@ -1,0 +1,5 @@
+"""The command, as `python -m`."""
+
+from brainseg.cli import main
+
+main()

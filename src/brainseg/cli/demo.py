@@ -1,0 +1,20 @@
+"""`brainseg demo`."""
+
+from pathlib import Path
+from typing import Any
+
+from brainseg.cli.parser import Parser
+
+
+def parser() -> Parser:
+    """Its options."""
+    demo = Parser(description="Train UNeXt for about a minute on synthetic slices, evaluate it, and draw the outcome.")
+    demo.add_argument("--output", type=Path, default=Path("demo"), help="folder of the run, replaced if there is one")
+    return demo
+
+
+def run(options: Any) -> None:
+    """Runs it."""
+    from brainseg.training.demo import demo
+
+    demo(options.output)

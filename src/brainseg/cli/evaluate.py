@@ -1,0 +1,27 @@
+"""`brainseg evaluate`."""
+
+from pathlib import Path
+from typing import Any
+
+from brainseg.cli.parser import Parser
+
+
+def parser() -> Parser:
+    """Its options."""
+    evaluate = Parser(description="Score a run's best weights by patient, institution and overall, and draw cases.")
+    evaluate.add_argument("run", type=Path, help="folder of the run")
+    evaluate.add_argument("--part", choices=["train", "validation", "test"], default="validation", help="of the split")
+    evaluate.add_argument("--split", type=Path, help="other JSON file of patients to evaluate on")
+    evaluate.add_argument("--root", type=Path, help="folder of the data (default: that of the run)")
+    evaluate.add_argument(
+        "-o", "--output", type=Path, help="folder of tables and picture (default: RUN/evaluation/PART)"
+    )
+    return evaluate
+
+
+def run(options: Any) -> None:
+    """Runs it."""
+    from brainseg.training import evaluate
+
+    evaluation = evaluate(options.run, part=options.part, split=options.split, root=options.root, output=options.output)
+    evaluation.show()

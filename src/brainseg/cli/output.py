@@ -1,0 +1,17 @@
+"""What the command says, and how it ends when something is wrong."""
+
+import sys
+from typing import NoReturn
+
+
+def say(text: str) -> None:
+    """One line for the user, never wrapped or coloured."""
+    from rich.console import Console
+
+    Console(markup=False).print(text, soft_wrap=True, highlight=False)
+
+
+def stop(message: str) -> NoReturn:
+    """One line and exit code 2: what is wrong is the user's to change."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    raise SystemExit(2)

@@ -1,0 +1,18 @@
+"""Arguments of the command, with errors of one line."""
+
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+
+from brainseg.cli.output import stop
+
+
+class Parser(ArgumentParser):
+    """A parser that takes no abbreviations and says in one line what is wrong."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(allow_abbrev=False, **arguments)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
+        """Ends the command."""
+        stop(f"{message}; {self.prog.replace(' [options]', '')} --help shows what there is")

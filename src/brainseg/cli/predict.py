@@ -1,0 +1,27 @@
+"""`brainseg predict`."""
+
+from pathlib import Path
+from typing import Any
+
+from brainseg.cli.output import say
+from brainseg.cli.parser import Parser
+
+
+def parser() -> Parser:
+    """Its options."""
+    predict = Parser(description="Write masks and overlays of image files, or of all images in folders.")
+    predict.add_argument("model", type=Path, help="folder of a run, or of weights that save_pretrained wrote")
+    predict.add_argument("images", type=Path, nargs="+", help="image files and folders")
+    predict.add_argument("-o", "--output", type=Path, required=True, help="folder for masks and overlays")
+    predict.add_argument(
+        "--threshold", type=float, help="probability above which a pixel is foreground (default: that of the weights)"
+    )
+    return predict
+
+
+def run(options: Any) -> None:
+    """Runs it."""
+    from brainseg.inference.files import predict
+
+    count = predict(options.model, options.images, options.output, threshold=options.threshold)
+    say(f"Masks and overlays of {count} images: {options.output.resolve()}")
