@@ -27,7 +27,7 @@ from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation
 from brainseg.data.lgg import lgg_root
 from brainseg.losses import CEDiceLoss
-from brainseg.models import create_model
+from brainseg.models import ModelSpec, create_model
 from brainseg.transforms import (
     Compose,
     CropToHead,
@@ -133,7 +133,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     torch.manual_seed(arguments.seed)
     model = create_model(arguments.model).to(memory_format=torch.channels_last).train()
-    model.normalization = HeadZScore().config
+    model.spec = ModelSpec(class_names=("tumour",), normalization=HeadZScore().config, shown_channel=FLAIR)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.01, fused=True)
     loss_function = CEDiceLoss(check_target=False)
@@ -157,7 +157,10 @@ def train(arguments: argparse.Namespace) -> None:
         generator = torch.Generator().manual_seed(arguments.seed * 10_000_000 + step)
         images, masks = AUGMENT(*draw_batch(patients, arguments.batch, generator), generator=generator)
         optimizer.param_groups[0]["lr"] = rate_at(step, arguments.steps)
-        loss, parts = loss_function.parts(model(images.contiguous(memory_format=torch.channels_last)), masks)
+        # A step takes 0.6 of its time where the processor multiplies bfloat16; the loss is computed in float32.
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(images.contiguous(memory_format=torch.channels_last))
+        loss, parts = loss_function.parts(logits, masks)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
