@@ -1,7 +1,7 @@
 """Trains the weights that ship, or a fold of their cross-validation; may be killed at any moment and started again.
 
     python docs/recipe/train.py --fold 0 --steps 4000 --output runs/fold0     # without the patients of fold 0
-    python docs/recipe/train.py --all --steps 16000 --output runs/all         # with all of them
+    python docs/recipe/train.py --all --steps 12000 --output runs/all         # with all of them
 
 The folder gets `last.pt` (all that is needed to go on, written whole every 500 steps), `losses.csv`, and at the end
 `weights/`, the averaged weights as `save_pretrained` writes them. What is drawn in a step depends on the seed and the
@@ -199,7 +199,7 @@ def main() -> None:
     part.add_argument("--all", action="store_true", help="leave nobody out")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run; one that holds a run goes on")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=16_000)
+    parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=8, help="slices in a step")
     parser.add_argument("--model", default="unext")
     parser.add_argument("--root", type=Path, default=lgg_root(), help="folder of the patients' folders")
