@@ -1,13 +1,15 @@
 """python -m benchmarks [models | losses | metrics | transforms | training] [--quick] [--output FOLDER]."""
 
 import argparse
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from benchmarks._harness import benchmark
+from brainseg.benchmark import create_report, failures, write_report
 
-SUBJECTS = ("models", "losses", "metrics", "transforms", "training")
+SUBJECTS = ("models", "losses", "metrics", "transforms", "training", "growth")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures this library beside its peers.")
@@ -21,5 +23,9 @@ if __name__ == "__main__":
     torch.set_num_threads(arguments.threads)
     here = Path(__file__).parent
     output = arguments.output or (here.parent / "build" / "benchmarks" if arguments.quick else here / "results")
+    failed = []
     for subject in arguments.subjects or SUBJECTS:
-        print(benchmark(subject, quick=arguments.quick, output=output).read_text())
+        report = create_report(subject, import_module(f"benchmarks.{subject}").cases, quick=arguments.quick)
+        print(write_report(report, output).read_text())
+        failed += failures(report)
+    sys.exit("\n".join(failed) or None)

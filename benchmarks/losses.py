@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks._harness import Candidate, Case, Run
 from brainseg import losses
 from brainseg._torchvision import make_importable
+from brainseg.benchmark import Candidate, Case, Run
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BINARY, CLASSES = (16, 1, 256, 256), (8, 4, 512, 512)
@@ -144,6 +144,7 @@ def case(
                 for name, peer in peers.items()
             ),
         ],
+        device=DEVICE,
     )
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks._harness import Candidate, Case, Run
 from benchmarks.training import slices, training_step
+from brainseg.benchmark import Candidate, Case, Run
 from brainseg.data import lgg_root
 from brainseg.data.phantom import phantom
 from brainseg.metrics import DiceScore, IoU

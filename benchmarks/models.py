@@ -4,12 +4,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._harness import Candidate, Case, Run
-from brainseg.inference import optimize
+from brainseg.benchmark import Candidate, Case, Run, Setting, create_run, find_network
+from brainseg.benchmark.costs import count_costs
 from brainseg.models import create_model, list_models
 
 SIZE = 256
@@ -20,74 +19,89 @@ def cases() -> list[Case]:
     """What `python -m benchmarks models` measures."""
     light = list_models("unext*")
     heavy = [name for name in list_models() if name not in light]
+    plain, optimized = Setting(DEVICE), Setting(DEVICE, optimize=True)
     inference = [
-        Candidate("MONAI UNet", partial(infer, monai_unet)),
-        Candidate("MONAI UNet with batch norm", partial(infer, monai_batch_norm)),
+        Candidate("MONAI UNet", partial(run, monai_unet, plain)),
+        Candidate("MONAI UNet with batch norm", partial(run, monai_batch_norm, plain)),
         Candidate(
             "the same, folded, channels_last",
-            partial(infer, monai_batch_norm, fold_monai),
+            partial(run, monai_folded, Setting(DEVICE, layout="channels_last")),
             "MONAI UNet with batch norm",
         ),
-        *(Candidate(name, partial(infer, partial(ours, name), optimize)) for name in light),
-        Candidate("unext, batch norm not folded", partial(infer, partial(ours, "unext")), equal_to="unext"),
+        *(Candidate(name, partial(run, partial(ours, name), optimized)) for name in light),
+        Candidate("unext, batch norm not folded", partial(run, partial(ours, "unext"), plain), equal_to="unext"),
     ]
-    heavy_inference = [Candidate("unext", partial(infer, partial(ours, "unext"), optimize))]
+    heavy_inference = [Candidate("unext", partial(run, partial(ours, "unext"), optimized))]
     for name in heavy:
         build = partial(ours, name)
         heavy_inference += [
-            Candidate(name, partial(infer, build, optimize)),
-            Candidate(f"{name}, batch norm not folded", partial(infer, build), equal_to=name),
+            Candidate(name, partial(run, build, optimized)),
+            Candidate(f"{name}, batch norm not folded", partial(run, build, plain), equal_to=name),
         ]
     compiled = [
-        Candidate("unext", partial(infer, partial(ours, "unext"), optimize)),
-        Candidate("unext, compiled", partial(infer, partial(ours, "unext"), compile_folded), equal_to="unext"),
+        Candidate("unext", partial(run, partial(ours, "unext"), optimized)),
+        Candidate(
+            "unext, compiled",
+            partial(run, partial(ours, "unext"), Setting(DEVICE, optimize=True, compile=True)),
+            equal_to="unext",
+        ),
     ]
+    step = Setting(DEVICE, batch=8, mode="training")
+    small_step = Setting(DEVICE, batch=2, mode="training")
     training = [
-        Candidate("MONAI UNet", partial(train, monai_unet)),
-        *(Candidate(name, partial(train, partial(ours, name))) for name in light),
+        Candidate("MONAI UNet", partial(run, monai_unet, step)),
+        *(Candidate(name, partial(run, partial(ours, name), step)) for name in light),
     ]
-    heavy_training = [Candidate(name, partial(train, partial(ours, name), batch=2)) for name in ("unext", *heavy)]
+    heavy_training = [Candidate(name, partial(run, partial(ours, name), small_step)) for name in ("unext", *heavy)]
+    case = partial(Case, device=DEVICE)
     return [
-        Case(f"Inference, batch 1, {SIZE}x{SIZE}, ours optimized where not said otherwise", inference),
-        Case(f"Inference, batch 1, {SIZE}x{SIZE}, Inductor", compiled, quick=False),
-        Case(f"Training step (forward and backward), batch 8, {SIZE}x{SIZE}", training),
-        Case(
+        case(f"Inference, batch 1, {SIZE}x{SIZE}, ours optimized where not said otherwise", inference, images=1),
+        case(f"Inference, batch 1, {SIZE}x{SIZE}, Inductor", compiled, quick=False, images=1),
+        case(f"Training step (forward, backward, AdamW), batch 8, {SIZE}x{SIZE}", training, images=8),
+        case(
             f"Inference, batch 1, {SIZE}x{SIZE}, U-Nets beside UNeXt, optimized where not said otherwise",
             heavy_inference,
+            images=1,
         ),
-        Case(f"Training step (forward and backward), batch 2, {SIZE}x{SIZE}, U-Nets beside UNeXt", heavy_training),
+        case(
+            f"Training step (forward, backward, AdamW), batch 2, {SIZE}x{SIZE}, U-Nets beside UNeXt",
+            heavy_training,
+            images=2,
+        ),
     ]
 
 
-def monai_unet(**arguments: str) -> nn.Module:
-    """As it comes, with instance norm."""
-    from monai.networks.nets import UNet
+def run(build: Callable[[], nn.Module], setting: Setting) -> Run:
+    counted = monai_batch_norm if build is monai_folded else build
+    return create_run(build, setting, count_costs(counted(), 3, SIZE))
 
-    channels, strides = (16, 32, 64, 128, 256), (2, 2, 2, 2)
-    network: nn.Module = UNet(
-        2, in_channels=3, out_channels=1, channels=channels, strides=strides, num_res_units=2, **arguments
-    )
-    return network
+
+def monai_unet() -> nn.Module:
+    """As it comes, with instance norm."""
+    return find_network("monai/UNet")(3, SIZE)
 
 
 def monai_batch_norm() -> nn.Module:
-    torch.manual_seed(0)
-    return with_trained_norms(monai_unet(norm="BATCH"))
+    from monai.networks.nets import UNet
+
+    network: nn.Module = UNet(
+        2, 3, 1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2, norm="BATCH"
+    )
+    return with_trained_norms(network)
 
 
-def fold_monai(model: nn.Module) -> nn.Module:
+def monai_folded() -> nn.Module:
     """Prepared as `optimize` prepares ours: what the peer can do at its best."""
+    model = monai_batch_norm().eval()
     for block in list(model.modules()):
         conv, norm = getattr(block, "conv", None), getattr(getattr(block, "adn", None), "N", None)
         if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
             block.conv = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             block.get_submodule("adn").N = nn.Identity()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 
 def ours(name: str) -> nn.Module:
-    torch.manual_seed(0)
     return with_trained_norms(create_model(name))
 
 
@@ -100,44 +114,3 @@ def with_trained_norms(model: nn.Module) -> nn.Module:
                 if key.startswith("running_"):
                     nn.init.uniform_(buffer, 0.5, 1.5)
     return model
-
-
-def compile_folded(model: nn.Module) -> nn.Module:
-    compiled: nn.Module = torch.compile(optimize(model))  # type: ignore[assignment]
-    return compiled
-
-
-def infer(build: Callable[[], nn.Module], prepare: Callable[[nn.Module], nn.Module] = nn.Module.eval) -> Run:
-    model, image = build().to(DEVICE).eval(), _images(1)
-    facts = _facts(model, image)
-    prepared = prepare(model)
-
-    def call() -> Tensor:
-        with torch.inference_mode():
-            logits: Tensor = prepared(image)
-        return logits
-
-    return Run(call, facts)
-
-
-def train(build: Callable[[], nn.Module], *, batch: int = 8) -> Run:
-    model, images = build().to(DEVICE).train(), _images(batch)
-
-    def call() -> Tensor:
-        loss: Tensor = model(images).square().mean()
-        torch.autograd.backward(loss)
-        model.zero_grad()
-        return loss
-
-    return Run(call, _facts(model, images))
-
-
-def _images(batch: int) -> Tensor:
-    return torch.rand(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-
-
-def _facts(model: nn.Module, images: Tensor) -> dict[str, float]:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(images)
-    macs = counter.get_total_flops() / 2 / len(images)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "GMACs": macs / 1e9}

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks._harness import Candidate, Case, Run
+from brainseg.benchmark import Candidate, Case, Run
 from brainseg.data import LGGSegmentation, Sample, lgg_root, write_phantoms
 from brainseg.losses import BCEDiceLoss
 from brainseg.models import create_model

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks._harness import Candidate, Case, Run
 from brainseg._torchvision import make_importable
+from brainseg.benchmark import Candidate, Case, Run
 from brainseg.data.phantom import phantom
 from brainseg.transforms import (
     Compose,
@@ -41,6 +41,8 @@ def cases() -> list[Case]:
                 Candidate("kornia", partial(kornia, strong_of_kornia)),
                 Candidate("albumentations, one thread, uint8", albumentations),
             ],
+            device=DEVICE,
+            images=IMAGES,
         ),
         Case(
             f"flips and quarter turns, {size}",
@@ -48,9 +50,17 @@ def cases() -> list[Case]:
                 Candidate("brainseg", partial(ours, Compose([RandomFlip(p=1.0), RandomRotate90(p=1.0)]))),
                 Candidate("kornia", partial(kornia, turns_of_kornia)),
             ],
+            device=DEVICE,
+            images=IMAGES,
         ),
         *(
-            Case(f"{type(transform).__name__}, {size}", [Candidate("brainseg", partial(ours, transform))], quick=False)
+            Case(
+                f"{type(transform).__name__}, {size}",
+                [Candidate("brainseg", partial(ours, transform))],
+                quick=False,
+                device=DEVICE,
+                images=IMAGES,
+            )
             for transform in strong().transforms
             if isinstance(transform, Transform)
         ),

@@ -11,7 +11,8 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LIGHT = [f"brainseg.{layer}" for layer in ("models", "losses", "transforms", "inference", "data", "visualization")]
+LAYERS = ("models", "losses", "transforms", "inference", "data", "visualization", "benchmark")
+LIGHT = [f"brainseg.{layer}" for layer in LAYERS]
 MODULES = [*LIGHT, "brainseg.models.mask_dino", "brainseg.metrics", "brainseg.metrics.functional", "brainseg.training"]
 
 

@@ -1,0 +1,23 @@
+"""Parameters and multiply-adds of any network."""
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from brainseg.models import SegmentationModel, summary
+
+
+def count_costs(model: nn.Module, in_channels: int, size: int) -> dict[str, float]:
+    """What the tables show: parameters, and GMACs of one image in evaluation as `summary` counts them.
+
+    Args:
+        model: left in eval mode.
+        in_channels: channels of the image.
+        size: its height and width in pixels.
+    """
+    parameters = sum(x.numel() for x in model.parameters())
+    if isinstance(model, SegmentationModel):
+        return {"parameters": parameters, "GMACs": summary(model, (size, size)).macs / 1e9}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, in_channels, size, size))
+    return {"parameters": parameters, "GMACs": counter.get_total_flops() / 2e9}
