@@ -42,6 +42,25 @@ def test_train_evaluate_and_predict_from_a_folder_of_slices(
     assert len(list((tmp_path / "masks").rglob("*_mask.png"))) == 12
 
 
+def test_predict_names_what_failed_and_finishes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_model("unext_tiny").save_pretrained(tmp_path / "weights")
+    (tmp_path / "in").mkdir()
+    for name, mode in (("a", "RGB"), ("gray", "L"), ("z", "RGB")):
+        Image.new(mode, (32, 32)).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "broken.png").write_bytes(b"")
+    with pytest.raises(SystemExit) as caught:
+        call(monkeypatch, "predict", tmp_path / "weights", tmp_path / "in", "-o", tmp_path / "out")
+    assert caught.value.code == 1
+    printed = capsys.readouterr()
+    assert "Masks and overlays of 2 images" in printed.out
+    broken, gray = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert "broken.png is truncated or no image" in broken
+    assert "gray.png: this network was trained on 3 channels; the image has 1" in gray
+    assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {"a_mask.png", "z_mask.png"}
+
+
 def test_a_folder_of_images_with_two_classes_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     for folder in ("images", "masks/0", "masks/1"):

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from brainseg.data import read_image
-from brainseg.data.decode import read_mask
+from brainseg.data.decode import picture_pixels, read_mask
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (33, 40), dtype=np.uint8)
@@ -239,6 +239,27 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     path.write_text("patient moved")
     with pytest.raises(ValueError, match=r"notes\.tif is truncated or no image that Pillow reads .*; copy it again"):
         read_image(path)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_pictures_of_pillow_are_read_like_files(tmp_path: Path, loaded: bool) -> None:
+    paths = [write_tiff(tmp_path / "a.tif", WIDE, photometric=0), save(tmp_path / "a.png", COLOUR)]
+    for path in paths:
+        with Image.open(path) as picture:
+            if loaded:
+                picture.load()
+            np.testing.assert_array_equal(picture_pixels(picture), read_image(path))
+
+
+def test_pictures_of_pillow_are_refused_like_files(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png", RNG.integers(0, 65536, (8, 9, 3), dtype=np.uint16))
+    with (
+        Image.open(path) as picture,
+        pytest.raises(ValueError, match="the PIL image holds colour or transparency of more"),
+    ):
+        picture_pixels(picture)
+    with pytest.raises(ValueError, match="the PIL image holds floating-point pixels"):
+        picture_pixels(Image.new("F", (9, 8)))
 
 
 def test_an_absent_file_stays_an_absent_file(tmp_path: Path) -> None:

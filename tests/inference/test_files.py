@@ -1,5 +1,8 @@
 """Predictions of files: masks of the files' size, overlays, and an error that names the file that does not fit."""
 
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ from PIL import Image
 
 from brainseg.data import phantom
 from brainseg.inference import Predictor
-from brainseg.inference.files import predict
+from brainseg.inference.files import PredictionError, predict
 from brainseg.models import UNeXt
 from brainseg.transforms import ForegroundZScore
 
@@ -84,6 +87,50 @@ def test_a_file_that_does_not_fit_is_named(run: Path, tmp_path: Path) -> None:
     broken.write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken.png is truncated or no image"):
         predict(run, [broken], tmp_path / "out")
+
+
+def test_one_bad_image_does_not_throw_away_the_others(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("a", "z"):
+        write(folder / f"{name}.png", (40, 33, 3))
+    write(folder / "gray.png", (64, 64))
+    write(folder / "small.png", (20, 64, 3))
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "lost.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(PredictionError) as caught:
+        predict(run, [folder], tmp_path / "out")
+    assert caught.value.done == 2
+    expected = {
+        "broken": "broken.png is truncated or no image",
+        "gray": "gray.png: this network was trained on 3 channels; the image has 1",
+        "lost": "No such file or directory: .*lost.png",
+        "small": "small.png: .* sides of at least 32 pixels",
+    }
+    for reason, (name, words) in zip(caught.value.reasons, expected.items(), strict=True):
+        assert re.search(words, reason)
+        assert reason.count(f"{name}.png") == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{n}_{k}.png" for n in "az" for k in ("mask", "overlay")
+    }
+
+
+def test_what_is_no_image_is_left_out_of_folders(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder / "a.PNG", (40, 33, 3))
+    for name in ("._a.png", ".DS_Store", "__MACOSX/a.png", "Thumbs.db", "a.pdf", "a.h5", "a.eps", "a.mpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0")
+    assert predict(run, [folder], tmp_path / "out") == 1
+
+
+def test_a_full_disk_names_the_result_and_leaves_no_part_of_it(
+    run: Path, tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    images = [write(tmp_path / name, (40, 33, 3)) for name in ("a.png", "b.png")]
+    with full_disk(), pytest.raises(OSError, match=r": '.*a_overlay\.png'") as caught:
+        predict(run, images, tmp_path / "out")
+    assert not isinstance(caught.value, PredictionError)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_mask.png"]
 
 
 def test_names_that_would_collide_are_an_error(run: Path, tmp_path: Path) -> None:

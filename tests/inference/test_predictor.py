@@ -86,7 +86,7 @@ def test_logits_come_back_at_the_size_of_the_image() -> None:
         (np.zeros((3, 64, 64), np.uint8), ValueError, r"arrays are \(height, width, channels\)"),
         ("nowhere.png", FileNotFoundError, "nowhere.png"),
         ([[0.0]], TypeError, "list is no image; give a path, a PIL image"),
-        (Image.new("CMYK", (64, 64)), ValueError, "PIL image of mode CMYK"),
+        (Image.new("CMYK", (64, 64)), ValueError, "the PIL image holds CMYK colours"),
     ],
 )
 def test_what_is_no_image_is_an_error(image: Any, error: type[Exception], message: str) -> None:

@@ -1,5 +1,6 @@
 """`brainseg predict`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,15 @@ def parser() -> Parser:
 
 def run(options: Any) -> None:
     """Runs it."""
-    from brainseg.inference.files import predict
+    from brainseg.inference.files import PredictionError, predict
 
-    count = predict(options.model, options.images, options.output, threshold=options.threshold)
-    say(f"Masks and overlays of {count} images: {options.output.resolve()}")
+    try:
+        count, reasons = predict(options.model, options.images, options.output, threshold=options.threshold), []
+    except PredictionError as error:
+        count, reasons = error.done, error.reasons
+    if count:
+        say(f"Masks and overlays of {count} images: {options.output.resolve()}")
+    for reason in reasons:
+        sys.stderr.write(f"error: {' '.join(reason.split())}\n")
+    if reasons:
+        raise SystemExit(1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from brainseg.data.files import NO_SLICES, what_is
 
 if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
+    from PIL.Image import Image
 
 GRAY, COLOUR, ALPHA = (
     ("1", "L", "LA", "La"),
@@ -35,12 +35,14 @@ def read_image(path: Path) -> NDArray[Any]:
             read a part: colour of more than 8 bits, more than three channels, all content in the transparency; signed,
             32-bit or floating-point pixels; colours other than RGB.
     """
-    pixels, alpha = _decode(path)
-    if alpha is not None and _varies(alpha) and not _varies(pixels):
-        raise ValueError(
-            f"{path} has one colour everywhere and its content in the alpha channel; save it as gray, without alpha"
-        )
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    return _image(*_decode(path), str(path))
+
+
+def picture_pixels(picture: "Image") -> NDArray[Any]:
+    """The pixels of a picture of Pillow's, as `read_image` gives those of a file, and with its errors."""
+    if problem := _problem(picture):
+        raise ValueError(f"the PIL image {problem}")
+    return _image(*_pixels(picture), "the PIL image")
 
 
 def read_mask(path: Path, shape: tuple[int, ...], image: Path) -> NDArray[np.uint8]:
@@ -97,7 +99,7 @@ def _decode(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
             warnings.filterwarnings("ignore", module="PIL")
             # Opened here: Pillow 13 maps a TIFF that it opens by name at the sides that it has before it is turned.
             with path.open("rb") as stream, Image.open(stream, formats=formats) as file:
-                problem = _problem(path, file)
+                problem = _problem(file)
                 if problem is None:
                     return _pixels(file)
     except Image.DecompressionBombError as error:
@@ -118,8 +120,16 @@ def _decode(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     raise ValueError(f"{path} {problem}")
 
 
-def _problem(path: Path, file: "ImageFile") -> str | None:
-    """Why an opened file cannot be read as it is."""
+def _image(pixels: NDArray[Any], alpha: NDArray[np.uint8] | None, name: str) -> NDArray[Any]:
+    if alpha is not None and _varies(alpha) and not _varies(pixels):
+        raise ValueError(
+            f"{name} has one colour everywhere and its content in the alpha channel; save it as gray, without alpha"
+        )
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _problem(file: "Image") -> str | None:
+    """Why an opened file, or a picture in memory, cannot be read as it is."""
     if (frames := getattr(file, "n_frames", 1)) > 1:
         return f"holds {frames} frames, expected one slice; save a file a slice"
     if _is_signed(file) or (file.mode == "I" and file.format not in ("PNG", "PPM")):
@@ -133,44 +143,54 @@ def _problem(path: Path, file: "ImageFile") -> str | None:
         return f"holds {len(packing)} channels, expected one or three; save a file for each"
     if packing == "I;12":
         return "holds 12-bit pixels, expected 8 or 16 bits; save it with one of these"
-    if not file.mode.startswith("I") and _is_wide(path, file, packing):
+    if not file.mode.startswith("I") and _is_wide(file, packing):
         return (
             "holds colour or transparency of more than the 8 bits that Pillow reads; save it with 8, or as gray with 16"
         )
     return None
 
 
-def _packing(file: "ImageFile") -> str:
-    """How pixels lie in the file, in Pillow's words: RGB;16B."""
-    arguments = file.tile[0][3] if file.tile else None
+def _packing(file: "Image") -> str:
+    """How pixels lie in a file that is not loaded yet, in Pillow's words: RGB;16B."""
+    tile = getattr(file, "tile", None)
+    arguments = tile[0][3] if tile else None
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
-def _is_signed(file: "ImageFile") -> bool:
+def _is_signed(file: "Image") -> bool:
     sample = _tag(file, SAMPLE_FORMAT, 1)
     return 2 in (sample if isinstance(sample, tuple) else (sample,))
 
 
-def _is_wide(path: Path, file: "ImageFile", packing: str) -> bool:
-    """Whether a file has more than the 8 bits that Pillow reads."""
+def _is_wide(file: "Image", packing: str) -> bool:
+    """Whether a file that is not loaded yet has more than the 8 bits that Pillow reads."""
+    tile = getattr(file, "tile", None)
+    if not tile:
+        return False
     if file.format == "PPM":
-        arguments = file.tile[0][3]
+        arguments = tile[0][3]
         return isinstance(arguments, tuple) and arguments[-1] > 255
     if file.format == "JPEG2000":
-        with path.open("rb") as stream:
-            head = stream.read(4096)
+        head = _head(file)
         # The image header box (ISO 15444-1, I.5.3.1), or the size segment of a bare stream (A.5.1).
         place = head.find(b"ihdr") + 14 if b"ihdr" in head else 42
         return (head[place] & 0x7F) + 1 > 8
     if file.format == "AVIF":
-        with path.open("rb") as stream:
-            head = stream.read(4096)
+        head = _head(file)
         return b"av1C" in head and bool(head[head.find(b"av1C") + 6] & 0x40)  # high_bitdepth of av1C
-    return ";16" in packing or any(tile[0] == "SGI16" for tile in file.tile)
+    return ";16" in packing or any(part[0] == "SGI16" for part in tile)
 
 
-def _pixels(file: "ImageFile") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+def _head(file: Any) -> bytes:
+    place = file.fp.tell()
+    file.fp.seek(0)
+    head: bytes = file.fp.read(4096)
+    file.fp.seek(place)
+    return head
+
+
+def _pixels(file: "Image") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     from PIL import ImageOps
 
     white_is_zero = _tag(file, PHOTOMETRIC, 1) == 0
@@ -188,8 +208,8 @@ def _pixels(file: "ImageFile") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     return pixels, None if alpha is None or (alpha == 255).all() else alpha
 
 
-def _tag(file: "ImageFile", number: int, default: int) -> Any:
-    return file.tag_v2.get(number, default) if file.format == "TIFF" else default  # type: ignore[attr-defined]
+def _tag(file: "Image", number: int, default: int) -> Any:
+    return file.tag_v2.get(number, default) if hasattr(file, "tag_v2") else default
 
 
 def _varies(pixels: NDArray[Any]) -> bool:

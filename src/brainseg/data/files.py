@@ -88,9 +88,14 @@ def subfolders(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_clutter(path)]
 
 
+def stem_of(path: Path) -> str:
+    """The name without the suffix of an image; without one it is the whole name."""
+    return path.stem if path.suffix.lower() in _suffixes() else path.name
+
+
 def name_of(path: Path) -> str:
-    """The name without the suffix of an image, spelled as `one_spelling` does."""
-    return one_spelling(path.stem if path.suffix.lower() in _suffixes() else path.name)
+    """`stem_of` in one spelling."""
+    return one_spelling(stem_of(path))
 
 
 def one_spelling(name: str) -> str:

@@ -11,9 +11,24 @@ from PIL import Image
 from rich.progress import track
 
 from brainseg._whole import written_whole
-from brainseg.data import read_image, to_unit_range
+from brainseg.data import find_images, read_image, to_unit_range
+from brainseg.data.files import stem_of, what_lies_in
 from brainseg.inference import Predictor
 from brainseg.visualization import draw_outlines
+
+
+class PredictionError(ValueError):
+    """Some images could not be predicted; the masks of all others are written.
+
+    Attributes:
+        reasons: what is wrong with each, with its path.
+        done: number of the others.
+    """
+
+    def __init__(self, reasons: Sequence[str], done: int) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons, self.done = list(reasons), done
+
 
 RESULT = re.compile(r"_(mask(_\d+)?|overlay)$")
 
@@ -26,7 +41,7 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
 
     Args:
         model: folder of a run, or of weights that `save_pretrained` wrote.
-        images: image files, and folders that are searched to any depth.
+        images: image files, and folders that are searched to any depth, by the rule of `brainseg.data.find_images`.
         output: folder of the results, made if absent.
         threshold: probability above which a pixel is foreground; None for that of the weights.
 
@@ -35,17 +50,21 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
 
     Raises:
         FileNotFoundError: no such model, file or folder, or a folder without images.
-        ValueError: files that are no images or have channels that the network does not take, by name.
+        PredictionError: files that are no images, may not be read, or have channels or sides that the network does not
+            take; raised after all others are predicted.
+        ValueError: two images whose results would have one name.
+        OSError: results cannot be written.
     """
     predictor = Predictor.from_pretrained(model, threshold=threshold)
     found = _find(images)
+    reasons = []
     for target, path in track(found.items(), "Predicting", transient=True, disable=len(found) < 2):
-        image = read_image(path)
-        tensor = to_unit_range(image)
         try:
+            tensor = to_unit_range(read_image(path))
             mask = predictor(tensor)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        except (OSError, ValueError, MemoryError, RuntimeError) as error:  # torch's word for memory is the last
+            reasons.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+            continue
         place = output / target
         place.parent.mkdir(parents=True, exist_ok=True)
         for number, channel in enumerate(mask.numpy()):
@@ -54,27 +73,27 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
                 Image.fromarray(channel.astype(np.uint8) * 255).save(file)
         with written_whole(place.with_name(f"{place.name}_overlay.png")) as file:
             _overlay(tensor.numpy(), mask.any(0).numpy()).savefig(file)
+    if reasons:
+        raise PredictionError(reasons, len(found) - len(reasons))
     return len(found)
 
 
 def _find(images: Sequence[Path]) -> dict[Path, Path]:
     """Where the results of each image go, without suffix, below the output folder."""
-    known = Image.registered_extensions()
     found: dict[Path, Path] = {}
     for given in images:
         if given.is_dir():
-            paths = sorted(path for path in given.rglob("*") if path.suffix.lower() in known)
-            paths = [path for path in paths if not RESULT.search(path.stem)]
+            paths = [path for path in find_images(given) if not RESULT.search(stem_of(path))]
             if not paths:
                 raise FileNotFoundError(
-                    f"{given} holds no images (files called *_mask and *_overlay are left out); give others"
+                    f"{given} holds no images: {what_lies_in(given)} (files called *_mask and *_overlay are left out)"
                 )
         elif given.is_file():
             paths = [given]
         else:
             raise FileNotFoundError(f"there is no file or folder {given}")
         for path in paths:
-            target = (path.relative_to(given) if given.is_dir() else Path(path.name)).with_suffix("")
+            target = (path.relative_to(given) if given.is_dir() else Path(path.name)).with_name(stem_of(path))
             if target in found and found[target] != path:
                 raise ValueError(f"{path} and {found[target]} would share the name {target}; predict them apart")
             found[target] = path

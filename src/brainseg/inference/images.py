@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainseg.data import read_image, to_unit_range
+from brainseg.data.decode import picture_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +37,7 @@ def to_images(image: ImageLike) -> Tensor:
     if isinstance(image, np.ndarray):
         return check_unit_range(_from_array(image))
     if type(image).__module__.startswith("PIL."):
-        return _from_array(_pixels(image))
+        return to_unit_range(picture_pixels(image))[None]
     raise TypeError(f"{type(image).__name__} is no image; {EXPECTED}")
 
 
@@ -47,14 +48,6 @@ def check_unit_range(images: Tensor) -> Tensor:
         hint = "divide by 255" if low >= 0 and high > 1 else "give them as stored, the predictor normalizes them"
         raise ValueError(f"image values lie in [{low:g}, {high:g}], expected [0, 1]; {hint}")
     return images
-
-
-def _pixels(picture: "Image") -> NDArray[Any]:
-    if picture.mode.startswith("I;16"):
-        return np.asarray(picture).astype(np.uint16)
-    if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-        raise ValueError(f"a PIL image of mode {picture.mode} is not gray or colour; convert it to L or RGB")
-    return np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
 
 
 def _from_tensor(image: Tensor) -> Tensor:
