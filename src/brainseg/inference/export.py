@@ -10,37 +10,127 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from brainseg.models import SegmentationModel
-from brainseg.models.files import CONFIG
+from brainseg.models import ModelSpec, SegmentationModel
+from brainseg.models.files import CONFIG, config_text
+from brainseg.transforms import HeadZScore, create_transform
+from brainseg.transforms.geometry import resize_bilinear
 
 
-def export(model: SegmentationModel, path: str | Path | None = None) -> ExportedProgram:
+def export(
+    model: nn.Module,
+    path: str | Path | None = None,
+    *,
+    normalize: bool = True,
+    spec: ModelSpec | None = None,
+    in_channels: int | None = None,
+) -> ExportedProgram:
     """The network in eval mode as a program of its operations alone, with batch, height and width free.
 
-    The normalization of the images is not part of the program. A file names it in its `config.json`, the same as
+    It takes what `Predictor` takes: images in [0, 1], channels as stored. Size and normalization of the spec are part
+    of it, and it answers with `Predictor`'s logits. A file holds the spec in its `config.json`, the same as
     `save_pretrained` writes: in the `extra_files` of `torch.export.load`, or in the metadata of the ONNX model.
 
     Args:
-        model: any of our networks, or the copy that `optimize` made of one; it stays as it is.
+        model: any of our networks, the copy that `optimize` made of one, or another module from images to logits; it
+            stays as it is.
         path: `.pt2` for a file that `torch.export.load` reads; `.onnx` for a model with the input "images" (batch, C,
             height, width) and the output "logits" (batch, K, height, width), whose weights are in a second file beside
             it if they are too large for the format. None: no file.
+        normalize: False leaves size and normalization out: the program is the network alone, which wants images as
+            `model.spec` says.
+        spec: in place of the network's own; that of a network that is none of ours.
+        in_channels: channels of the images, for a network that is none of ours. Its sides may be bound to multiples.
 
     Returns:
         the program, on the model's device and in its dtype; its `module()` maps images (B, C, H, W) to logits
-        (B, K, H, W). It takes sides of more than `model.stride` pixels (UNeXt and most backbones: from 33); the ONNX
-        model takes all that the network takes.
+        (B, K, H, W). It takes sides of more than `model.stride` pixels (UNeXt and most backbones: from 33), with an
+        `image_size` any; the ONNX model takes all that the network takes.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, a normalization that is no program (`HeadZScore` needs scipy), or a network of
+            others without `in_channels`.
         ImportError: an ONNX model without onnx and onnxscript.
         RuntimeError: PyTorch's, for a backbone that computes by the size of the image, such as Swin by its windows.
     """
+    if path is not None:
+        path = Path(path)
+        _check_suffix(path)
+    program = _trace(model, _find_spec(model, spec) if normalize else None, in_channels)
     if path is None:
-        return _trace(model)
-    path = Path(path)
+        return program
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Under its own name in a folder of its own, since both formats keep the name of a file inside it.
+    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        write = _write_onnx if path.suffix == ".onnx" else _write_program
+        write(program, Path(folder, path.name), _config_text(model, spec))
+        for file in sorted(Path(folder).iterdir(), reverse=True):  # large weights, then the model that refers to them
+            file.replace(path.with_name(file.name))
+    return program
+
+
+class _FromRaw(nn.Module):
+    """Images in [0, 1] to logits of their size: what `Predictor` does, without a branch on the size."""
+
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.network, self.image_size = network, spec.image_size
+        self.normalize = None if spec.normalization is None else create_transform(spec.normalization)
+        # A normalization draws nothing, but a chain of them keeps its parts' parameters.
+        shape = (2, 1, 64, 64)
+        self.parameters_of_normalize = None if self.normalize is None else self.normalize.draw(shape, torch.Generator())
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images if self.image_size is None else resize_bilinear(images, self.image_size)
+        if self.normalize is not None:
+            x, _ = self.normalize.apply(x, None, self.parameters_of_normalize)
+        logits: Tensor = self.network(x)
+        return logits if self.image_size is None else resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
+
+
+def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None) -> ExportedProgram:
+    network = copy.deepcopy(model).eval().requires_grad_(False)
+    if isinstance(network, SegmentationModel):
+        network.set_grad_checkpointing(False)
+        in_channels = network.config["in_channels"]
+        # Unequal sides, and no map of one pixel, or the program would be bound to what they have in common.
+        side, other = 2 * max(network.minimum_side, network.stride), network.stride
+        # The tracer compares strides, and so tells a map of one pixel, which has any, from larger ones.
+        smallest = max(network.minimum_side, network.stride + 1) if spec is None or spec.image_size is None else 2
+        free: Any = {"height": Dim("height", min=smallest), "width": Dim("width", min=smallest)}
+    elif in_channels is None:
+        raise ValueError(f"{type(model).__name__} does not say how many channels it takes; give in_channels=")
+    else:
+        side, other = 128, 64
+        free = {"height": Dim.AUTO, "width": Dim.AUTO}
+    weight = next(network.parameters())
+    example = weight.new_zeros(2, in_channels, side, side + other)
+    sizes = {0: Dim("batch", min=1), 2: free["height"], 3: free["width"]}
+    if spec is None or (spec.normalization is None and spec.image_size is None):
+        return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
+    whole = _FromRaw(network, spec).eval()
+    if any(isinstance(module, HeadZScore) for module in whole.modules()):
+        raise ValueError(
+            "HeadZScore finds the head by scipy and cannot be part of a program; export(..., normalize=False) and give "
+            "the program images that create_transform(model.spec.normalization) has normalized"
+        )
+    return torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
+
+
+def _find_spec(model: nn.Module, spec: ModelSpec | None) -> ModelSpec | None:
+    own = getattr(model, "spec", None)
+    return own if spec is None and isinstance(own, ModelSpec) else spec
+
+
+def _config_text(model: nn.Module, spec: ModelSpec | None) -> str:
+    """The content of `config.json`; of a network of others its name and the spec that was given."""
+    arguments = model.config if isinstance(model, SegmentationModel) else {}
+    return config_text(type(model).__name__, arguments, _find_spec(model, spec))
+
+
+def _check_suffix(path: Path) -> None:
     if path.suffix == ".onnx":
         try:
             import onnx  # noqa: F401
@@ -49,28 +139,6 @@ def export(model: SegmentationModel, path: str | Path | None = None) -> Exported
             raise ImportError(f'writing ONNX needs {error.name}: pip install "brainseg-torch[export]"') from error
     elif path.suffix != ".pt2":
         raise ValueError(f"{path} is neither a program for PyTorch, .pt2, nor an ONNX model, .onnx; name it as one")
-    program = _trace(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Under its own name in a folder of its own, since both formats keep the name of a file inside it.
-    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-        write = _write_onnx if path.suffix == ".onnx" else _write_program
-        write(program, Path(folder, path.name), model.config_text())
-        for file in sorted(Path(folder).iterdir(), reverse=True):  # large weights, then the model that refers to them
-            file.replace(path.with_name(file.name))
-    return program
-
-
-def _trace(model: SegmentationModel) -> ExportedProgram:
-    network = copy.deepcopy(model).eval().requires_grad_(False)
-    network.set_grad_checkpointing(False)
-    weight = next(network.parameters())
-    # Unequal sides, and more than one pixel on every map, or the program would be bound to what they have in common.
-    side = 2 * max(model.minimum_side, model.stride)
-    example = weight.new_zeros(2, model.config["in_channels"], side, side + model.stride)
-    # The tracer compares strides, and so tells a map of one pixel, which has any, from larger ones.
-    smallest = max(model.minimum_side, model.stride + 1)
-    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=smallest), 3: Dim("width", min=smallest)}
-    return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
 
 
 def _write_program(program: ExportedProgram, path: Path, config: str) -> None:

@@ -32,9 +32,10 @@ class Configuration(NamedTuple):
     normalization: dict[str, Any] | None
 
 
-def config_text(model: str, arguments: Mapping[str, Any], spec: ModelSpec) -> str:
+def config_text(model: str, arguments: Mapping[str, Any], spec: ModelSpec | None) -> str:
     """The content of `config.json`: model, arguments, spec and version."""
-    config = {"model": model, "arguments": arguments, "spec": spec.to_json(), "brainseg": brainseg.__version__}
+    known = None if spec is None else spec.to_json()
+    config = {"model": model, "arguments": arguments, "spec": known, "brainseg": brainseg.__version__}
     return json.dumps(config, indent=2) + "\n"
 
 

@@ -145,7 +145,7 @@ class Resize(Transform):
             return images, masks
         if masks is not None:
             masks = self._resize_soft(masks) if self.soft_masks else _resize_nearest(masks, self.size)
-        return _resize_bilinear(images, self.size), masks
+        return resize_bilinear(images, self.size), masks
 
     def output_shape(self, batch_shape: Sequence[int]) -> Sequence[int]:
         return (*batch_shape[:2], *self.size)
@@ -156,13 +156,14 @@ class Resize(Transform):
                 f"soft masks are floating point, got {masks.dtype}; build Resize with soft_masks=False for labels"
             )
         return (
-            _resize_bilinear(masks[:, None], self.size)[:, 0]
+            resize_bilinear(masks[:, None], self.size)[:, 0]
             if masks.dim() == 3
-            else _resize_bilinear(masks, self.size)
+            else resize_bilinear(masks, self.size)
         )
 
 
-def _resize_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, C, H, W) of another height and width, with antialiasing where they shrink."""
     # Not every device resizes half types with antialiasing.
     return F.interpolate(widen(images), size, mode="bilinear", antialias=True).to(images.dtype)
 
