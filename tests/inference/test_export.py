@@ -1,8 +1,10 @@
 """What is exported computes the same at other sizes, says what its input needs, and is written whole or not at all."""
 
 import copy
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,21 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainseg.inference import export, optimize
-from brainseg.models import MaskDINO, SegmentationModel, UNet
-from brainseg.transforms import Normalize
+from brainseg.inference import Predictor, export, optimize
+from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, UNet
+from brainseg.transforms import (
+    Compose,
+    ForegroundZScore,
+    HeadZScore,
+    MinMaxNormalize,
+    Normalize,
+    PercentileNormalize,
+    Rescale,
+    SelectChannels,
+    Transform,
+)
 from tests.models.contract import (
     CLASSES,
     NAMES,
@@ -115,6 +127,58 @@ def test_a_program_computes_in_the_precision_of_the_weights() -> None:
     model = trained("unet").double()
     with torch.no_grad():
         assert_close(export(model).module()(images().double()), model(images().double()), 1e-12)
+
+
+RAW = [
+    (ForegroundZScore(), None),
+    (Compose([SelectChannels((2, 1, 0)), Normalize([0.1, 0.2, 0.3], [0.5, 0.4, 0.3])]), (48, 64)),
+    *(
+        pytest.param(transform, size, marks=pytest.mark.slow)
+        for transform in (Rescale((0, 1), (-1, 1)), MinMaxNormalize(), PercentileNormalize())
+        for size in (None, (48, 64))
+    ),
+]
+
+
+@pytest.mark.parametrize(("transform", "size"), RAW, ids=repr)
+def test_a_file_takes_raw_images_and_gives_the_logits_of_the_predictor(
+    transform: Transform, size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    model = narrow("unext", num_classes=2).eval()
+    model.spec = replace(model.spec, normalization=transform.config, image_size=size)
+    program = export(model, tmp_path / "model.onnx").module()
+    runtime, predictor = onnx_model(tmp_path / "model.onnx"), Predictor(model, device="cpu")
+    for batch, *sides in [(1, 64, 96), (3, 97, 129), (1, 33, 50)]:
+        x = images(batch, 3, *sides).sigmoid()
+        assert_close(program(x), predictor.logits(x), 1e-5)
+        assert_close(runtime(x), predictor.logits(x), 1e-4)
+
+
+def test_without_normalization_the_program_is_the_network_alone() -> None:
+    model = trained("unet")
+    model.spec = replace(model.spec, normalization=ForegroundZScore().config, image_size=(32, 32))
+    with torch.no_grad():
+        assert_close(export(model, normalize=False).module()(images()), model(images()))
+
+
+def test_a_normalization_by_scipy_is_no_program() -> None:
+    model = narrow("unet")
+    model.normalization = HeadZScore().config
+    with pytest.raises(ValueError, match=r"HeadZScore finds the head by scipy .* normalize=False"):
+        export(model)
+
+
+def test_a_network_of_others_is_exported_with_the_spec_that_is_given(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    with pytest.raises(ValueError, match="Sequential does not say how many channels it takes; give in_channels="):
+        export(module)
+    spec = ModelSpec(task="multiclass", class_names=("background", "lesion"), normalization=ForegroundZScore().config)
+    export(module, tmp_path / "model.onnx", spec=spec, in_channels=2)
+    x = images(1, 2).sigmoid()
+    assert_close(onnx_model(tmp_path / "model.onnx")(x), Predictor(module, spec=spec, device="cpu").logits(x), 1e-4)
+    (entry,) = onnx.load(tmp_path / "model.onnx").metadata_props
+    assert ModelSpec.from_json(json.loads(entry.value)["spec"]) == spec
 
 
 # The model

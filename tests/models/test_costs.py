@@ -298,3 +298,14 @@ def test_the_table_is_read_from_left_to_right() -> None:
         "head        2x64x32          10   0.02",
         "total: 1,682 parameters, 0.0018 GMACs, 0.0036 GFLOPs, 0.4 MiB of activations in training",
     ]
+
+
+def test_any_module_is_counted() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1, bias=False))
+    costs = summary(module, (32, 48), in_channels=2)
+    assert (costs.parameters, costs.macs) == (4 * 2 * 9 + 4 + 4, 32 * 48 * (4 * 2 * 9 + 4))
+    assert [stage.shape for stage in costs.stages] == [(4, 32, 48), (1, 32, 48)]
+    with pytest.raises(ValueError, match="Sequential does not say how many channels it takes; give in_channels="):
+        summary(module)
+    with pytest.raises(ValueError, match=r"cannot be counted for images of shape \(1, 3, 256, 256\)"):
+        summary(module, in_channels=3)

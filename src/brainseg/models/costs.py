@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from brainseg.checks import check_counts
+from brainseg.checks import check_count, check_counts
 from brainseg.models.base import SegmentationModel
 
 
@@ -77,34 +77,51 @@ class ModelSummary:
         return "\n".join([*lines, total])
 
 
-def summary(model: SegmentationModel, size: Sequence[int] = (256, 256)) -> ModelSummary:
+def summary(model: nn.Module, size: Sequence[int] = (256, 256), *, in_channels: int | None = None) -> ModelSummary:
     """Counts what one image costs, on a copy of the network that has shapes but no numbers.
 
     Args:
-        model: on any device, in any dtype and mode; stays as it is.
+        model: on any device, in any dtype and mode; stays as it is. One of ours, or any module from images to logits.
         size: height and width of the image in pixels.
+        in_channels: channels of the image, for a network that is none of ours.
 
     Raises:
-        ValueError: a size that is no two positive integers, or that the model does not take.
+        ValueError: a size that is no two positive integers, or that the model does not take; a network of others
+            without `in_channels`, or one that computes with numbers that shapes do not tell.
 
     >>> from brainseg.models import create_model
     >>> summary(create_model("unext")).macs
     562003968
     """
     height, width = check_counts("size", size, 2)
+    if isinstance(model, SegmentationModel):
+        in_channels = model.config["in_channels"]
+    elif in_channels is None:
+        raise ValueError(f"{type(model).__name__} does not say how many channels it takes; give in_channels=")
+    else:
+        in_channels = check_count("in_channels", in_channels)
     with torch.inference_mode(False):  # which turns gradients on as well, whatever mode the caller is in
         # The memo tells deepcopy what stands in the copy for each tensor, so that none is copied.
         memo: dict[int, Any] = {id(x): torch.empty_like(x, device="meta") for x in model.buffers()}
         memo |= {id(x): nn.Parameter(torch.empty_like(x, device="meta")) for x in model.parameters()}
         shapes = copy.deepcopy(model, memo)
-        images = next(shapes.parameters()).new_empty(2, model.config["in_channels"], height, width)
-        shapes._check(images[:1])  # as one image, which is what an error should show
-        activation_bytes = _saved_bytes(shapes.train(), images) // 2
-        macs, stages = _walk(shapes.eval(), images[:1])
+        dtype = next((x.dtype for x in shapes.parameters()), torch.float32)
+        images = torch.empty(2, in_channels, height, width, dtype=dtype, device="meta")
+        if isinstance(shapes, SegmentationModel):
+            shapes._check(images[:1])  # as one image, which is what an error should show
+        try:
+            activation_bytes = _saved_bytes(shapes.train(), images) // 2
+            macs, stages = _walk(shapes.eval(), images[:1])
+        except (RuntimeError, NotImplementedError) as error:
+            if isinstance(model, SegmentationModel):
+                raise
+            raise ValueError(
+                f"{type(model).__name__} cannot be counted for images of shape {tuple(images[:1].shape)}: {error}"
+            ) from error
     return ModelSummary(sum(x.numel() for x in model.parameters()), macs, activation_bytes, tuple(stages))
 
 
-def _saved_bytes(model: SegmentationModel, images: Tensor) -> int:
+def _saved_bytes(model: nn.Module, images: Tensor) -> int:
     """Bytes that a forward pass keeps for the backward pass, beside those of the model."""
     # By the address of the storage, as all meta data have one address; kept alive, so that no other storage gets it.
     storages: dict[int, torch.UntypedStorage] = {}
@@ -121,11 +138,12 @@ def _saved_bytes(model: SegmentationModel, images: Tensor) -> int:
     return sum(storage.nbytes() for storage in storages.values())
 
 
-def _walk(model: SegmentationModel, image: Tensor) -> tuple[int, list[StageSummary]]:
+def _walk(model: nn.Module, image: Tensor) -> tuple[int, list[StageSummary]]:
     """Multiply-adds of the image, and the boxes that it meets; leaves hooks on the model."""
-    height, width = (-(-side // model.stride) * model.stride for side in image.shape[2:])
+    stride = model.stride if isinstance(model, SegmentationModel) else 1
+    height, width = (-(-side // stride) * stride for side in image.shape[2:])
     # An encoder of timm is one box, and its features come from boxes inside it, in layouts of their own.
-    infos = getattr(model, "feature_info", ())
+    infos = model.feature_info if isinstance(model, SegmentationModel) else ()
     features = {
         info["module"]: (info["num_chs"], height // info["reduction"], width // info["reduction"]) for info in infos
     }
@@ -156,7 +174,7 @@ def _walk(model: SegmentationModel, image: Tensor) -> tuple[int, list[StageSumma
         box.register_forward_hook(partial(leave, name))
     with torch.no_grad(), counter:
         logits = model(image)
-    add(type(model).__name__, tuple(logits.shape[1:]), ())
+    add(type(model).__name__, tuple(logits.shape[1:]) if isinstance(logits, Tensor) else None, ())
     for name, box in boxes.items():
         add(name, None, box.parameters())
     return counter.get_total_flops() // 2, stages

@@ -156,9 +156,7 @@ class Resize(Transform):
                 f"soft masks are floating point, got {masks.dtype}; build Resize with soft_masks=False for labels"
             )
         return (
-            resize_bilinear(masks[:, None], self.size)[:, 0]
-            if masks.dim() == 3
-            else resize_bilinear(masks, self.size)
+            resize_bilinear(masks[:, None], self.size)[:, 0] if masks.dim() == 3 else resize_bilinear(masks, self.size)
         )
 
 
