@@ -143,7 +143,7 @@ def _walk(model: nn.Module, image: Tensor) -> tuple[int, list[StageSummary]]:
     stride = model.stride if isinstance(model, SegmentationModel) else 1
     height, width = (-(-side // stride) * stride for side in image.shape[2:])
     # An encoder of timm is one box, and its features come from boxes inside it, in layouts of their own.
-    infos = model.feature_info if isinstance(model, SegmentationModel) else ()
+    infos = getattr(model, "feature_info", ()) if isinstance(model, SegmentationModel) else ()
     features = {
         info["module"]: (info["num_chs"], height // info["reduction"], width // info["reduction"]) for info in infos
     }
