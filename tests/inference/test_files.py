@@ -13,7 +13,7 @@ from PIL import Image
 from brainseg.data import phantom
 from brainseg.inference import Predictor
 from brainseg.inference.files import PredictionError, predict
-from brainseg.models import UNeXt
+from brainseg.models import ModelSpec, UNeXt
 from brainseg.transforms import ForegroundZScore
 
 
@@ -151,3 +151,27 @@ def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
     image = write(tmp_path / "x.png", (32, 32, 3))
     with pytest.raises(FileNotFoundError, match="holds no run and no weights"):
         predict(tmp_path, [image], tmp_path / "out")
+
+
+def test_classes_that_exclude_each_other_are_a_label_map_and_the_background_has_no_outline(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    gray = UNeXt(1, 3, channels=(8, 16, 24, 32, 64))
+    gray.spec = ModelSpec(task="multiclass", class_names=("background", "a", "b"))
+    gray.save_pretrained(tmp_path / "gray")
+    image = write(tmp_path / "slice.png", (48, 40))
+    predict(tmp_path / "gray", [image], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"slice_labels.png", "slice_overlay.png"}
+    with Image.open(tmp_path / "out" / "slice_labels.png") as file:
+        labels = np.asarray(file)
+    np.testing.assert_array_equal(labels, Predictor.from_pretrained(tmp_path / "gray").labels(image).numpy())
+
+
+def test_overlays_are_as_bright_as_all_pictures_and_show_the_channel_that_is_named(run: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[16:48, 16:48, 1] = 10  # dark, and in one channel alone
+    Image.fromarray(pixels).save(tmp_path / "dark.png")
+    predict(run, [tmp_path / "dark.png"], tmp_path / "out", threshold=1.0, channel=1)
+    with Image.open(tmp_path / "out" / "dark_overlay.png") as file:
+        overlay = np.asarray(file.convert("RGB"))
+    assert overlay[256, 256].tolist() == [255, 255, 255]
+    assert overlay[10, 10].tolist() == [0, 0, 0]

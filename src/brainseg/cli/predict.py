@@ -17,6 +17,9 @@ def parser() -> Parser:
     predict.add_argument(
         "--threshold", type=float, help="probability above which a pixel is foreground (default: that of the weights)"
     )
+    predict.add_argument(
+        "--channel", type=int, help="of the image, from 0, that overlays show (default: what the weights name)"
+    )
     return predict
 
 
@@ -25,7 +28,8 @@ def run(options: Any) -> None:
     from brainseg.inference.files import PredictionError, predict
 
     try:
-        count, reasons = predict(options.model, options.images, options.output, threshold=options.threshold), []
+        chosen = {"threshold": options.threshold, "channel": options.channel}
+        count, reasons = predict(options.model, options.images, options.output, **chosen), []
     except PredictionError as error:
         count, reasons = error.done, error.reasons
     if count:

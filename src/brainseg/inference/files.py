@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
+from torch import Tensor
 
 from brainseg._whole import written_whole
 from brainseg.data import find_images, read_image, to_unit_range
 from brainseg.data.files import stem_of, what_lies_in
 from brainseg.inference import Predictor
-from brainseg.visualization import draw_outlines
+from brainseg.models import ModelSpec
+from brainseg.visualization import brightened, draw_outlines
 
 
 class PredictionError(ValueError):
@@ -30,13 +32,21 @@ class PredictionError(ValueError):
         self.reasons, self.done = list(reasons), done
 
 
-RESULT = re.compile(r"_(mask(_\d+)?|overlay)$")
+RESULT = re.compile(r"_(mask(_\d+)?|labels|overlay)$")
 
 
-def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: float | None = None) -> int:
+def predict(
+    model: Path,
+    images: Sequence[Path],
+    output: Path,
+    *,
+    threshold: float | None = None,
+    channel: int | None = None,
+) -> int:
     """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image.
 
-    With several classes there is a mask for each, `<name>_mask_0.png` and so on. Images in folders keep the path that
+    With several classes that may overlap there is a mask for each, `<name>_mask_0.png` and so on; with classes that
+    exclude each other one label map, `<name>_labels.png` (class 0 the background). Images in folders keep the path that
     they have there; masks and overlays, by the names that they get here, are left out.
 
     Args:
@@ -44,6 +54,7 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
         images: image files, and folders that are searched to any depth, by the rule of `brainseg.data.find_images`.
         output: folder of the results, made if absent.
         threshold: probability above which a pixel is foreground; None for that of the weights.
+        channel: of the image, that overlays show; None for what the spec of the weights names.
 
     Returns:
         the number of images.
@@ -67,12 +78,12 @@ def predict(model: Path, images: Sequence[Path], output: Path, *, threshold: flo
             continue
         place = output / target
         place.parent.mkdir(parents=True, exist_ok=True)
-        for number, channel in enumerate(mask.numpy()):
-            suffix = "_mask" if len(mask) == 1 else f"_mask_{number}"
-            with written_whole(place.with_name(f"{place.name}{suffix}.png")) as file:
-                Image.fromarray(channel.astype(np.uint8) * 255).save(file)
+        for name, pixels in _pictures(mask, predictor.spec).items():
+            with written_whole(place.with_name(f"{place.name}_{name}.png")) as file:
+                Image.fromarray(pixels).save(file)
+        shown = brightened(tensor, predictor.spec.shown_channel if channel is None else channel)
         with written_whole(place.with_name(f"{place.name}_overlay.png")) as file:
-            _overlay(tensor.numpy(), mask.any(0).numpy()).savefig(file)
+            _overlay(shown, mask[predictor.spec.foreground.start :].numpy()).savefig(file)
     if reasons:
         raise PredictionError(reasons, len(found) - len(reasons))
     return len(found)
@@ -100,10 +111,18 @@ def _find(images: Sequence[Path]) -> dict[Path, Path]:
     return found
 
 
-def _overlay(image: NDArray[np.float32], mask: NDArray[np.bool_], pixels: int = 512) -> Figure:
-    """The image with the outline of its mask, its longer side this many pixels wide."""
-    height, width = mask.shape
+def _pictures(mask: Tensor, spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
+    """What is written of a mask (K, H, W), by the end of its name."""
+    if spec.task == "multiclass":
+        return {"labels": mask.byte().argmax(0).byte().numpy()}
+    masks = (255 * mask.byte()).numpy()
+    return {"mask": masks[0]} if len(masks) == 1 else {f"mask_{number}": each for number, each in enumerate(masks)}
+
+
+def _overlay(image: NDArray[np.float32], masks: NDArray[np.bool_], pixels: int = 512) -> Figure:
+    """The image with the outlines of its masks (K, H, W), its longer side this many pixels wide."""
+    height, width = masks.shape[-2:]
     unit = pixels / max(height, width) / 100
     figure = Figure(figsize=(width * unit, height * unit), dpi=100)
-    draw_outlines(figure.add_axes((0, 0, 1, 1)), image, prediction=mask)
+    draw_outlines(figure.add_axes((0, 0, 1, 1)), image, prediction=masks)
     return figure
