@@ -1,7 +1,11 @@
 """From trained networks to masks, fast."""
 
+from brainseg.inference.components import postprocess
+from brainseg.inference.ensemble import Ensemble
 from brainseg.inference.export import export
 from brainseg.inference.optimize import optimize
 from brainseg.inference.predictor import Predictor
+from brainseg.inference.symmetries import mean_over_symmetries
+from brainseg.inference.windows import mean_over_windows
 
-__all__ = ["Predictor", "export", "optimize"]
+__all__ = ["Ensemble", "Predictor", "export", "mean_over_symmetries", "mean_over_windows", "optimize", "postprocess"]

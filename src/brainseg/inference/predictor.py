@@ -1,6 +1,6 @@
 """From an image to its mask with nothing else to remember: size, scale and channels as the weights expect them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from brainseg.inference.components import postprocess
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
-from brainseg.models import ModelSpec, SegmentationModel
+from brainseg.inference.symmetries import mean_over_symmetries
+from brainseg.inference.windows import mean_over_windows
+from brainseg.models import ModelSpec, Postprocessing, SegmentationModel
 from brainseg.models.files import find_folder, read_config
 from brainseg.transforms import Resize, create_transform
 
@@ -24,6 +27,8 @@ class Predictor:
             output must be the logits (B, K, H, W) of the spec's classes.
         image_size: in place of the spec's, if given.
         threshold: in place of the spec's, if given.
+        tta: average the logits over the eight turns and flips of the image (test-time augmentation).
+        windows: see images larger than the spec's `image_size` window by window and not resized.
         device: None for a GPU if there is one.
 
     Attributes:
@@ -41,11 +46,16 @@ class Predictor:
         spec: ModelSpec | None = None,
         image_size: tuple[int, int] | None = None,
         threshold: float | tuple[float, ...] | None = None,
+        tta: bool = False,
+        windows: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
         self.spec = _with(_find_spec(model, spec), image_size=image_size, threshold=threshold)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device)
+        if windows and self.spec.image_size is None:
+            raise ValueError("windows need the image_size of the spec; give image_size=(height, width)")
+        self.tta, self.windows = tta, windows
         self.normalize = None if self.spec.normalization is None else create_transform(self.spec.normalization)
 
     @classmethod
@@ -72,14 +82,20 @@ class Predictor:
         check_unit_range(images)
         self._check_channels(images)
         size = (images.shape[-2], images.shape[-1])
-        resized = self.spec.image_size not in (None, size)
+        wanted = self.spec.image_size or size
         with torch.inference_mode(), _evaluating(self.model):
             images = images.to(self.device, _dtype(self.model))
+            in_windows = self.windows and size[0] >= wanted[0] and size[1] >= wanted[1]
+            resized = wanted != size and not in_windows
             if resized:
-                assert self.spec.image_size is not None
-                images = Resize(self.spec.image_size)(images)
-            logits: Tensor = self.model(images if self.normalize is None else self.normalize(images))
+                images = Resize(wanted)(images)
+            images = images if self.normalize is None else self.normalize(images)
+            logits = mean_over_windows(self._network, images, wanted) if in_windows else self._network(images)
             return Resize(size)(logits) if resized else logits
+
+    def _network(self, images: Tensor) -> Tensor:
+        logits: Tensor = mean_over_symmetries(self.model, images) if self.tta else self.model(images)
+        return logits
 
     def __call__(self, image: ImageLike) -> Tensor:
         """The masks of an image, or of each image of a batch.
@@ -110,6 +126,33 @@ class Predictor:
         if self.spec.task != "multiclass":
             raise ValueError(f"the network's task is {self.spec.task!r}, and labels are of 'multiclass'; use its masks")
         return self._predict(image, lambda logits: logits.argmax(1))
+
+    def volume(
+        self,
+        slices: Tensor,
+        *,
+        spacing: Sequence[float] | None = None,
+        postprocessing: Postprocessing | None = None,
+        batch_size: int = 8,
+    ) -> Tensor:
+        """The masks of a patient from all slices together, smoothed over slices and rid of components as the spec says.
+
+        Args:
+            slices: (S, C, H, W) floating point in [0, 1], in order.
+            spacing: of slices, rows and columns in mm; needed where components below a volume are removed.
+            postprocessing: in place of the spec's, if given.
+            batch_size: slices that the network sees at once.
+
+        Returns:
+            (S, K, H, W) bool, on the CPU.
+
+        Raises:
+            ValueError: no slices, or what `logits` and `postprocess` raise.
+        """
+        if slices.dim() != 4 or len(slices) == 0:
+            raise ValueError(f"expected the slices of a patient (S, C, H, W), got shape {tuple(slices.shape)}")
+        parts = [self.spec.probabilities(self.logits(few)).cpu() for few in torch.split(slices, batch_size)]
+        return postprocess(torch.cat(parts), self.spec, steps=postprocessing, spacing=spacing)
 
     def _predict(self, image: ImageLike, of_logits: Any) -> Tensor:
         result: Tensor = of_logits(self.logits(to_images(image))).cpu()

@@ -18,7 +18,7 @@ from brainseg.models.mask_dino import (
 )
 from brainseg.models.registry import create_model, list_models
 from brainseg.models.resunet import ResUNet
-from brainseg.models.spec import ModelSpec
+from brainseg.models.spec import ModelSpec, Postprocessing
 from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
 
@@ -32,6 +32,7 @@ __all__ = [
     "ModelSpec",
     "ModelSummary",
     "PixelDecoder",
+    "Postprocessing",
     "QueryPredictions",
     "ResUNet",
     "SegmentationModel",

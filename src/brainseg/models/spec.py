@@ -12,6 +12,32 @@ from brainseg._names import no_such
 from brainseg.checks import check_between, check_choice, check_counts
 
 Task = Literal["binary", "multilabel", "multiclass"]
+Components = Literal["all", "largest", "likeliest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postprocessing:
+    """What is done to the probabilities of all slices of a patient; single slices are left as they are.
+
+    Attributes:
+        smooth: average each slice with its two neighbours first.
+        components: which ones of a class stay: "all", the "largest" alone, or the "likeliest": the one with the highest
+            mean probability times number of slices, since a false spot is faint or flat.
+        min_volume: components of fewer ml are removed.
+
+    Raises:
+        ValueError: values that are none of these.
+    """
+
+    smooth: bool = False
+    components: Components = "all"
+    min_volume: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.smooth, bool):
+            raise ValueError(f"smooth must be True or False, got {self.smooth!r}")
+        check_choice("components", self.components, Components)
+        object.__setattr__(self, "min_volume", check_between("min_volume", self.min_volume, 0, 1e6))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +56,7 @@ class ModelSpec:
         image_size: height and width at which the network sees the images; logits are resized back. None: as they are.
         normalization: name and arguments of the transform from images in [0, 1], channels as stored, to what the
             network sees, as a transform's `config` has them; None: the images as they are.
+        postprocessing: what is done to all slices of a patient together.
         shown_channel: channel of the image that pictures show; None: a gray or colour image as it is, else the first.
 
     Raises:
@@ -44,6 +71,7 @@ class ModelSpec:
     threshold: float | tuple[float, ...] | None = None
     image_size: tuple[int, int] | None = None
     normalization: dict[str, Any] | None = None
+    postprocessing: Postprocessing = Postprocessing()
     shown_channel: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +86,8 @@ class ModelSpec:
         channel = self.shown_channel
         if channel is not None and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
             raise ValueError(f"shown_channel must be an index from 0 or None, got {channel!r}")
+        if not isinstance(self.postprocessing, Postprocessing):
+            raise ValueError(f"postprocessing must be a Postprocessing, got {self.postprocessing!r}")
         object.__setattr__(self, "class_names", names)
         object.__setattr__(self, "threshold", _check_threshold(self.threshold, self.task, names))
         object.__setattr__(self, "image_size", size)
@@ -93,12 +123,15 @@ class ModelSpec:
         Raises:
             ValueError: logits of another number of classes.
         """
-        probabilities = self.probabilities(logits)
+        return self.masks_of_probabilities(self.probabilities(logits))
+
+    def masks_of_probabilities(self, probabilities: Tensor) -> Tensor:
+        """The same of what `probabilities` gave, or of a mean of several."""
         if self.task == "multiclass":
             likeliest = probabilities.argmax(1, keepdim=True)
             return torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, likeliest, True)
-        shape = (-1, *(1,) * (logits.dim() - 2))
-        return probabilities > torch.as_tensor(self.threshold, device=logits.device).reshape(shape)
+        shape = (-1, *(1,) * (probabilities.dim() - 2))
+        return probabilities > torch.as_tensor(self.threshold, device=probabilities.device).reshape(shape)
 
     @classmethod
     def of_classes(cls, num_classes: int) -> Self:
@@ -132,7 +165,10 @@ class ModelSpec:
         known = [field.name for field in fields(cls)]
         if unknown := [name for name in values if name not in known]:
             raise ValueError(f"{no_such('attribute of a spec', unknown[0], known)} a newer version may have written it")
-        return cls(**values)
+        steps = values.get("postprocessing", {})
+        if not isinstance(steps, Mapping):
+            raise ValueError(f"postprocessing must be a mapping of steps, got {steps!r}")
+        return cls(**{**values, "postprocessing": Postprocessing(**steps)})
 
 
 def _check_names(names: Any) -> tuple[str, ...]:

@@ -1,0 +1,51 @@
+"""Several networks as one: the mean of their logits, each with its own input."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from brainseg.inference import Ensemble, Predictor
+from brainseg.models import ModelSpec, Postprocessing, UNeXt
+from brainseg.transforms import ForegroundZScore
+
+
+def network(seed: int) -> UNeXt:
+    torch.manual_seed(seed)
+    return UNeXt(channels=(8, 16, 24, 32, 64))
+
+
+def test_logits_are_averaged_each_with_its_own_size_and_normalization(tmp_path: Path) -> None:
+    first, second = network(0), network(1)
+    first.spec = replace(first.spec, image_size=(32, 48), threshold=0.4)
+    second.spec = replace(second.spec, normalization=ForegroundZScore().config)
+    for number, model in enumerate((first, second)):
+        model.save_pretrained(tmp_path / str(number))
+    ensemble = Ensemble.from_folders([tmp_path / "0", tmp_path / "1"], device="cpu")
+    image = torch.rand(3, 40, 50)
+    logits = [Predictor(model, device="cpu").logits(image[None]) for model in (first, second)]
+    torch.testing.assert_close(ensemble.logits(image[None]), (logits[0] + logits[1]) / 2)
+    assert torch.equal(ensemble(image), (((logits[0] + logits[1]) / 2).sigmoid() > 0.4)[0])
+
+
+def test_members_of_other_classes_are_refused() -> None:
+    first, second = network(0), network(1)
+    second.spec = ModelSpec(class_names=("oedema",))
+    with pytest.raises(ValueError, match="members must agree in task and classes, got binary of foreground and"):
+        Ensemble([Predictor(first), Predictor(second)])
+    with pytest.raises(ValueError, match="needs one member or more"):
+        Ensemble([])
+
+
+def test_a_patient_is_predicted_as_a_volume() -> None:
+    model = network(0)
+    model.spec = replace(model.spec, postprocessing=Postprocessing(smooth=True))
+    predictor, slices = Predictor(model, device="cpu"), torch.rand(5, 3, 32, 40)
+    likely = torch.stack([predictor.probabilities(image) for image in slices])
+    expected = 0.2 * likely[[0, 0, 1, 2, 3]] + 0.6 * likely + 0.2 * likely[[1, 2, 3, 4, 4]]
+    torch.testing.assert_close(predictor.volume(slices, batch_size=2), expected > 0.5)
+    plain = predictor.volume(slices, postprocessing=Postprocessing())
+    assert torch.equal(plain, likely > 0.5)
+    with pytest.raises(ValueError, match=r"expected the slices of a patient \(S, C, H, W\)"):
+        predictor.volume(slices[:0])
