@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "score a run by patient",
     "predict": "segment image files",
     "models": "list the networks",
+    "benchmark": "measure networks side by side",
 }
 
 
