@@ -18,7 +18,16 @@ class Wrapped(nn.Module):
         return out
 
 
+class Looking(Wrapped):
+    """Looks at the numbers of its images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images if images.max() < 2 else images / 2)
+
+
 def test_any_module_costs_what_summary_counts() -> None:
     counted = summary(create_model("unext_tiny", in_channels=4), (64, 64))
     expected = {"parameters": counted.parameters, "GMACs": counted.macs / 1e9}
-    assert count_costs(Wrapped(), 4, 64) == count_costs(create_model("unext_tiny", in_channels=4), 4, 64) == expected
+    assert count_costs(create_model("unext_tiny", in_channels=4), 4, 64) == expected
+    assert count_costs(Wrapped(), 4, 64) == expected
+    assert count_costs(Looking(), 4, 64) == expected
