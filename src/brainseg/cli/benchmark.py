@@ -10,8 +10,8 @@ from brainseg.cli.output import say
 from brainseg.cli.parser import Parser
 
 NAMES = (
-    "networks of ours (shell patterns too; all if none is named), timm/NAME, smp/ARCHITECTURE[/ENCODER], monai/CLASS, or "
-    "package.module:callable for any nn.Module"
+    "networks of ours (shell patterns too; all if none is named), timm/NAME, smp/ARCHITECTURE[/ENCODER], monai/CLASS, "
+    "or package.module:callable for any nn.Module"
 )
 
 
