@@ -3,9 +3,20 @@
 from brainseg.inference.components import postprocess
 from brainseg.inference.ensemble import Ensemble
 from brainseg.inference.export import export
+from brainseg.inference.measures import Measures, measure
 from brainseg.inference.optimize import optimize
 from brainseg.inference.predictor import Predictor
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
 
-__all__ = ["Ensemble", "Predictor", "export", "mean_over_symmetries", "mean_over_windows", "optimize", "postprocess"]
+__all__ = [
+    "Ensemble",
+    "Measures",
+    "Predictor",
+    "export",
+    "mean_over_symmetries",
+    "mean_over_windows",
+    "measure",
+    "optimize",
+    "postprocess",
+]
