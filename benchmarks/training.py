@@ -73,7 +73,7 @@ class Decoded(torch.utils.data.Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         files = self.files[index]
-        with Image.open(files.image) as image, Image.open(files.masks[0]) as mask:
+        with Image.open(files.images[0]) as image, Image.open(files.masks[0]) as mask:
             pixels = torch.from_numpy(np.asarray(image).astype(np.float32) / 255).permute(2, 0, 1)
             labels = torch.from_numpy((np.asarray(mask) > 0).astype(np.float32))[None]
         return {"image": pixels, "mask": labels, "patient": files.patient, "slice": files.slice}

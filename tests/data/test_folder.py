@@ -236,7 +236,11 @@ def classes_from_one(root: Path) -> None:
             r"masks holds the folders oedema, tumour; expected 0, 1, ... one a class: rename",
         ),
         (mask_beside_classes, ValueError, r"masks/c\.png lies beside the folders of the classes; move it into the one"),
-        (image_in_a_folder, ValueError, r"images/more/c\.png lies in a folder of its own; move it to .*images"),
+        (
+            image_in_a_folder,
+            ValueError,
+            r"images/a\.\* lies beside folders, which are those of patients; move it into one",
+        ),
         (numbers_of_classes, ValueError, r"b\.png holds the values 0, 3, expected .*masks/0, masks/1, \.\.\."),
         (lost_link, FileNotFoundError, r"images/c\.png"),
         (classes_from_one, FileNotFoundError, r"masks holds the folders 1, 2; expected 0, 1, ... one a class"),
@@ -283,3 +287,123 @@ def test_images_without_a_folder_of_masks_are_named(root: Path, load: Load) -> N
     write(root / "images" / "a.png")
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*data/masks; expected"):
         load()
+
+
+def label_maps(root: Path, **maps: NDArray[Any] | Image.Image) -> None:
+    for name, pixels in maps.items():
+        write(root / "images" / f"{name}.png")
+        write(root / "masks" / f"{name}.png", pixels)
+
+
+CLASSES = ["background", "oedema", "core"]
+MAP = RNG.integers(0, 3, (33, 40), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("storage", ["gray", "palette", "16 bits", "gray stored as colour"])
+def test_label_maps_are_numbers_of_classes_however_they_are_stored(root: Path, tmp_path: Path, storage: str) -> None:
+    pixels: NDArray[Any] | Image.Image = MAP
+    if storage == "palette":
+        pixels = Image.fromarray(MAP).convert("P")
+        pixels.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    elif storage == "16 bits":
+        pixels = MAP.astype(np.uint16)
+    elif storage == "gray stored as colour":
+        pixels = MAP[..., None].repeat(3, axis=-1)
+    label_maps(root, a=pixels)
+    data = ImageMaskFolder(root, classes=CLASSES, cache_dir=tmp_path / "cache")
+    assert (data.task, data.class_names, data.num_classes) == ("multiclass", tuple(CLASSES), 3)
+    assert data[0]["mask"].dtype == torch.int64
+    assert torch.equal(data[0]["mask"], torch.from_numpy(MAP).long())
+    assert data.labels.ignore_index is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['["background", "oedema", "core"]', '{"oedema": 1, "core": 2}', '{"0": "background", "1": "oedema", "2": "core"}'],
+)
+def test_classes_are_read_from_their_file(root: Path, tmp_path: Path, content: str) -> None:
+    label_maps(root, a=MAP)
+    (root / "classes.json").write_text(content)
+    data = ImageMaskFolder(root, cache_dir=tmp_path / "cache")
+    assert data.class_names == tuple(CLASSES)
+    assert torch.equal(data[0]["mask"], torch.from_numpy(MAP).long())
+    regions = ImageMaskFolder(root, classes={"whole": [1, 2], "core": [2]}, cache_dir=tmp_path / "cache")
+    assert (regions.task, regions.class_names) == ("multilabel", ("whole", "core"))
+    assert torch.equal(regions[0]["mask"], torch.from_numpy(np.stack([MAP > 0, MAP == 2])).float())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", r"classes\.json is no JSON"),
+        ("[]", r"classes\.json holds no classes"),
+        ('"tumour"', r"classes\.json holds no classes"),
+        ('{"a": "background", "1": "core"}', r"classes\.json has no value for each name"),
+        ('{"0": "a", "1": "a"}', r"classes\.json has no value for each name"),
+        ("[1, 2]", "classes must be names"),
+        ('["background", "oedema"]', r"a\.png holds the value 2, which no class has"),
+    ],
+)
+def test_classes_that_are_none_are_named(root: Path, tmp_path: Path, content: str, message: str) -> None:
+    label_maps(root, a=MAP)
+    (root / "classes.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        ImageMaskFolder(root, cache_dir=tmp_path / "cache")
+
+
+def test_255_is_ignored_in_label_maps(root: Path, tmp_path: Path) -> None:
+    ignored = np.where(MASK > 0, np.uint8(255), MAP)
+    label_maps(root, a=ignored, b=MAP)
+    data = ImageMaskFolder(root, classes=CLASSES, cache_dir=tmp_path / "cache")
+    assert data.labels.ignore_index == 255
+    assert torch.equal(data[0]["mask"], torch.from_numpy(ignored).long())
+    several = ImageMaskFolder(root, classes=CLASSES, task="multilabel", cache_dir=tmp_path / "cache")
+    assert torch.equal(several[0]["valid"], torch.from_numpy(MASK == 0)[None])
+    assert several[1]["valid"].all()
+    assert torch.equal(several[0]["mask"], torch.from_numpy(np.stack([ignored == 1, ignored == 2])).float())
+    part = ImageMaskFolder(root, ["b"], classes=CLASSES, task="multilabel", cache_dir=tmp_path / "cache")
+    assert list(part[0]) == list(several[0])  # a batch needs the same of every sample
+
+
+def test_masks_of_0_and_255_are_not_taken_for_label_maps(root: Path, tmp_path: Path) -> None:
+    label_maps(root, a=255 * MASK, b=np.zeros_like(MASK))
+    with pytest.raises(
+        ValueError, match=r"a\.png and all others hold 0 and 255 alone, and label maps ignore 255; they are"
+    ):
+        ImageMaskFolder(root, classes=["background", "tumour"], cache_dir=tmp_path / "cache")
+    data = ImageMaskFolder(root, classes=["tumour"], cache_dir=tmp_path / "cache")
+    assert (data.task, data.class_names, data.num_classes) == ("binary", ("tumour",), 1)
+    assert torch.equal(data[0]["mask"], torch.from_numpy(MASK)[None].float())
+    assert data.has_foreground == [True, False]
+
+
+def test_colour_without_a_palette_is_no_label_map(root: Path, tmp_path: Path) -> None:
+    label_maps(root, a=COLOUR)
+    with pytest.raises(
+        ValueError, match=r"a\.png is a colour image, expected a label map; save it as gray or with a pal"
+    ):
+        ImageMaskFolder(root, classes=CLASSES, cache_dir=tmp_path / "cache")
+
+
+def test_masks_of_several_folders_are_named_and_may_exclude_each_other(root: Path, tmp_path: Path) -> None:
+    write(root / "images" / "a.png")
+    for k in range(2):
+        write(root / "masks" / str(k) / "a.png", np.equal(MAP, k + 1).astype(np.uint8))
+    named = ImageMaskFolder(root, classes=CLASSES[1:], cache_dir=tmp_path / "cache")
+    assert (named.task, named.class_names) == ("multilabel", ("oedema", "core"))
+    data = ImageMaskFolder(root, classes=CLASSES[1:], task="multiclass", cache_dir=tmp_path / "cache")
+    assert data.class_names == tuple(CLASSES)
+    assert torch.equal(data[0]["mask"], torch.from_numpy(MAP).long())
+    write(root / "masks" / "1" / "a.png", np.ones_like(MASK))
+    overlapping = ImageMaskFolder(root, task="multiclass", cache_dir=tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"masks/0/a\.png: masks of two classes overlap"):
+        overlapping[0]
+
+
+def test_the_same_files_read_in_two_ways_have_two_caches(root: Path, tmp_path: Path) -> None:
+    label_maps(root, a=MASK)
+    masks = ImageMaskFolder(root, cache_dir=tmp_path / "cache")
+    maps = ImageMaskFolder(root, task="multiclass", cache_dir=tmp_path / "cache")
+    assert masks[0]["mask"].shape == (1, 33, 40)
+    assert maps[0]["mask"].shape == (33, 40)
+    assert maps.class_names == ("background", "label_1")

@@ -7,6 +7,7 @@ from brainseg.data.folder import ImageMaskFolder
 from brainseg.data.lgg import LGGSegmentation, lgg_root
 from brainseg.data.phantom import Phantom, phantom, write_phantoms
 from brainseg.data.split import Split, institution, read_split, split_patients, split_slices_leaking, write_split
+from brainseg.data.tables import read_column
 
 __all__ = [
     "ImageMaskFolder",
@@ -19,6 +20,7 @@ __all__ = [
     "institution",
     "lgg_root",
     "phantom",
+    "read_column",
     "read_image",
     "read_split",
     "split_patients",

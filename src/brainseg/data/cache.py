@@ -4,31 +4,42 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from brainseg.data.decode import read_image, read_mask, to_unit_range
 from brainseg.data.files import one_spelling
+from brainseg.data.labels import Labels, Target, Task
 
-LAYOUT = 3  # of the files in the cache, and of how they are decoded; another one is another cache
+LAYOUT = 4  # of the files in the cache, and of how they are decoded; another one is another cache
 
 
 class SliceFiles(NamedTuple):
-    """Where a slice lies: its image, and a mask for each class. The patient is spelled as `one_spelling` does."""
+    """Where a slice lies.
+
+    Attributes:
+        patient: spelled as `one_spelling` does.
+        slice: its number.
+        images: its image; of a volume the file of each sequence.
+        masks: a mask for each class, or one label map.
+    """
 
     patient: str
     slice: int
-    image: Path
+    images: tuple[Path, ...]
     masks: tuple[Path, ...]
+
+
+# The image (C, H, W) of each slice, and its masks (K, H, W), 0 and 1, or its label map (H, W).
+Decode = Callable[[Sequence[SliceFiles]], Iterator[tuple[NDArray[Any], NDArray[Any]]]]
 
 
 class Sample(TypedDict):
@@ -36,13 +47,17 @@ class Sample(TypedDict):
 
     Attributes:
         image: (C, H, W) float32 in [0, 1], channels as stored.
-        mask: (K, H, W) float32, 0 or 1.
+        mask: (K, H, W) float32, 0 or 1; (H, W) int64, numbers of classes and 255 where ignored, if the data set's task
+            is "multiclass".
+        valid: (1, H, W) bool, False where pixels are ignored; only where label maps ignore some and the task is
+            another.
         patient: name of the patient, or of the file where patients are unknown.
         slice: number of the slice.
     """
 
     image: Tensor
     mask: Tensor
+    valid: NotRequired[Tensor]
     patient: str
     slice: int
 
@@ -58,11 +73,18 @@ class SliceDataset(Dataset[Sample]):
         root: the folder of the data.
         files: the slices of this data set, in the order of its items.
         patients: their patients, sorted.
-        num_classes: channels of the masks, K.
+        labels: which stored values make which class; that of all masks as they are, unless a data set says more.
     """
 
     def __init__(
-        self, root: Path, every: Sequence[SliceFiles], patients: Sequence[str] | None, cache_dir: str | Path | None
+        self,
+        root: Path,
+        every: Sequence[SliceFiles],
+        patients: Sequence[str] | None,
+        cache_dir: str | Path | None,
+        *,
+        decode: Decode | None = None,
+        rule: str = "",
     ) -> None:
         self.root = root
         names = {files.patient for files in every}
@@ -75,10 +97,16 @@ class SliceDataset(Dataset[Sample]):
         self._rows = [row for row, files in enumerate(every) if files.patient in wanted]
         self.files = [every[row] for row in self._rows]
         self.patients = sorted(wanted)
-        self.num_classes = len(every[0].masks)
-        self._cache = _prepare(root, every, default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
+        self.labels = Labels.of_masks(len(every[0].masks))
+        place = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+        self._cache = _prepare(root, every, place, decode or _pictures, rule)
         entries = json.loads((self._cache / "index.json").read_text())["entries"]
         self._entries = [entries[row] for row in self._rows]
+        # Which file holds each stored value first, of all slices, chosen or not.
+        self._where: dict[int, Path] = {}
+        for files, entry in zip(every, entries, strict=True):
+            for value in entry["values"]:
+                self._where.setdefault(value, files.masks[0])
 
     def __len__(self) -> int:
         return len(self.files)
@@ -87,10 +115,36 @@ class SliceDataset(Dataset[Sample]):
         files, entry = self.files[index], self._entries[index]
         return {
             "image": to_unit_range(self._read(entry["image"])),
-            "mask": torch.from_numpy(self._read(entry["mask"]).astype(np.float32)),
+            **self._target(index),
             "patient": files.patient,
             "slice": files.slice,
         }
+
+    def _target(self, index: int) -> Target:
+        try:
+            return self.labels.encode(self._read(self._entries[index]["mask"]))
+        except ValueError as error:
+            raise ValueError(f"{self.files[index].masks[0]}: {error}") from error
+
+    @property
+    def task(self) -> Task:
+        """What the masks mean: one class, classes that may overlap, or classes that exclude each other."""
+        return self.labels.task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        return self.labels.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K: channels of masks, or of the logits that class numbers need."""
+        return len(self.class_names)
+
+    @property
+    def has_foreground(self) -> list[bool]:
+        """Whether any class (but the background) is in every item's mask, without reading it."""
+        return [self.labels.has_foreground(entry["values"]) for entry in self._entries]
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
@@ -121,13 +175,13 @@ def default_cache_dir() -> Path:
     return user_cache_path("brainseg") / "slices"
 
 
-def _prepare(root: Path, every: Sequence[SliceFiles], cache_dir: Path) -> Path:
+def _prepare(root: Path, every: Sequence[SliceFiles], cache_dir: Path, decode: Decode, rule: str) -> Path:
     """The folder of the cache, built if it is not there."""
     try:
         from filelock import FileLock
     except ImportError as error:
         raise ImportError('caching slices needs filelock: pip install "brainseg-torch[data]"') from error
-    folder = cache_dir.absolute() / _checksum(root, every)
+    folder = cache_dir.absolute() / _checksum(root, every, rule)
     if _is_sound(folder):
         return folder
     with _named(cache_dir):
@@ -139,7 +193,7 @@ def _prepare(root: Path, every: Sequence[SliceFiles], cache_dir: Path) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)  # of a killed process
                 partial.mkdir()
                 try:
-                    _build(root, every, partial)
+                    _build(root, every, partial, decode)
                     partial.replace(folder)
                 except BaseException:
                     shutil.rmtree(partial, ignore_errors=True)
@@ -170,17 +224,22 @@ def _is_sound(folder: Path) -> bool:
         return False
 
 
-def _checksum(root: Path, every: Sequence[SliceFiles]) -> str:
-    digest = hashlib.sha256(b"%d\0%s\0" % (LAYOUT, os.fsencode(root.resolve())))
-    for files in every:
-        for path in (files.image, *files.masks):
-            status = path.stat()
-            name = os.fsencode(path.relative_to(root))
-            digest.update(b"%s\0%d\0%d\0" % (name, status.st_size, status.st_mtime_ns))
+def _checksum(root: Path, every: Sequence[SliceFiles], rule: str) -> str:
+    digest = hashlib.sha256(b"%d\0%s\0%s\0" % (LAYOUT, os.fsencode(root.resolve()), rule.encode()))
+    for path in dict.fromkeys(path for files in every for path in (*files.images, *files.masks)):
+        status = path.stat()
+        name = os.fsencode(path.relative_to(root))
+        digest.update(b"%s\0%d\0%d\0" % (name, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()[:32]
 
 
-def _build(root: Path, every: Sequence[SliceFiles], folder: Path) -> None:
+def _pictures(every: Sequence[SliceFiles]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    for files in every:
+        image = read_image(files.images[0])
+        yield image, np.stack([read_mask(path, image.shape[1:], files.images[0]) for path in files.masks])
+
+
+def _build(root: Path, every: Sequence[SliceFiles], folder: Path, decode: Decode) -> None:
     try:
         from rich.console import Console
         from rich.progress import track
@@ -189,10 +248,10 @@ def _build(root: Path, every: Sequence[SliceFiles], folder: Path) -> None:
     entries = []
     console = Console(stderr=True)
     with (folder / "pixels.bin").open("wb") as file:
-        for files in track(every, f"Decoding {root.name}", console=console, transient=True):
-            image = read_image(files.image)
-            mask = np.stack([read_mask(path, image.shape[1:], files.image) for path in files.masks])
-            places = {}
+        decoded = track(decode(every), f"Decoding {root.name}", total=len(every), console=console, transient=True)
+        for image, mask in decoded:
+            values = np.unique(mask) if mask.ndim == 2 else np.flatnonzero(mask.any((1, 2)))
+            places: dict[str, Any] = {"values": values.tolist()}
             for name, array in (("image", image), ("mask", mask)):
                 file.write(b"\0" * (-file.tell() % array.itemsize))  # a map is read at multiples of its type's size
                 places[name] = {"offset": file.tell(), "shape": array.shape, "dtype": array.dtype.str}

@@ -58,20 +58,17 @@ def read_mask(path: Path, shape: tuple[int, ...], image: Path) -> NDArray[np.uin
         if (pixels != pixels[..., :1]).any():
             raise ValueError(
                 f"{path} is a colour image, expected a gray mask of 0 and 255; convert it, a file a class (masks/0, "
-                "masks/1, ...)"
+                "masks/1, ...), or name the classes of label maps with a palette in classes.json"
             )
         pixels = pixels[..., 0]
-    if pixels.shape != shape:
-        raise ValueError(
-            f"{path} is {_size(pixels.shape)} pixels and its image {image.name} {_size(shape)}; export both at one size"
-        )
+    _check_size(path, pixels.shape, image, shape)
     full = np.iinfo(pixels.dtype).max
     values = np.unique(pixels)
     if not any(set(values.tolist()) <= {0, high} for high in (1, 255, full)):
         shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
         raise ValueError(
             f"{path} holds the values {shown}, expected 0 and 255 (or 0 and 1); write it as a mask, several classes as "
-            "a file each, in masks/0, masks/1, ..."
+            "a file each, in masks/0, masks/1, ..., or name the classes of label maps in classes.json"
         )
     mask = (pixels > 0).astype(np.uint8)
     if alpha is not None and (alpha != 255 * mask).any():
@@ -79,13 +76,32 @@ def read_mask(path: Path, shape: tuple[int, ...], image: Path) -> NDArray[np.uin
     return mask
 
 
+def read_label_map(path: Path, shape: tuple[int, ...], image: Path) -> NDArray[Any]:
+    """A label map of this shape (H, W), uint8 or uint16: values of a gray image, or indices of a palette.
+
+    Raises:
+        OSError: a file that may not or cannot be read.
+        ValueError: an unreadable file, a map of another size than its image, or a colour image without a palette.
+    """
+    pixels, _ = _decode(path, look_up=False)
+    if pixels.ndim == 3:
+        if (pixels != pixels[..., :1]).any():
+            raise ValueError(f"{path} is a colour image, expected a label map; save it as gray or with a palette")
+        pixels = pixels[..., 0]
+    _check_size(path, pixels.shape, image, shape)
+    return pixels
+
+
 def to_unit_range(pixels: NDArray[Any]) -> Tensor:
     """float32 in [0, 1] of uint8 or uint16 pixels of any shape."""
     return torch.from_numpy(pixels.astype(np.float32)).div_(np.iinfo(pixels.dtype).max)
 
 
-def _decode(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    """(H, W) or (H, W, 3), uint8 or uint16; and the alpha channel (H, W) where it is not opaque everywhere."""
+def _decode(path: Path, *, look_up: bool = True) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Pixels and the alpha channel (H, W), the latter where it is not opaque everywhere.
+
+    Pixels are (H, W) or (H, W, 3), uint8 or uint16; colours of a palette, or its indices if none are looked up.
+    """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
@@ -101,7 +117,7 @@ def _decode(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
             with path.open("rb") as stream, Image.open(stream, formats=formats) as file:
                 problem = _problem(file)
                 if problem is None:
-                    return _pixels(file)
+                    return _pixels(file, look_up=look_up)
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{path} has too many pixels for one slice ({error}); crop it, or raise PIL.Image.MAX_IMAGE_PIXELS"
@@ -190,7 +206,7 @@ def _head(file: Any) -> bytes:
     return head
 
 
-def _pixels(file: "Image") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+def _pixels(file: "Image", *, look_up: bool = True) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     from PIL import ImageOps
 
     white_is_zero = _tag(file, PHOTOMETRIC, 1) == 0
@@ -201,6 +217,8 @@ def _pixels(file: "Image") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
         pixels = np.asarray(image).astype(np.uint16)
         # Pillow turns white-is-zero round for 8 bits and fewer only.
         return (65535 - pixels if white_is_zero else pixels), None
+    if not look_up and image.mode in ("1", "P"):
+        return np.asarray(image).astype(np.uint8), None
     gray = image.mode in GRAY
     alpha = np.asarray(image.convert("RGBA"))[..., 3] if has_alpha else None
     image.info.pop("transparency", None)
@@ -210,6 +228,13 @@ def _pixels(file: "Image") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
 
 def _tag(file: "Image", number: int, default: int) -> Any:
     return file.tag_v2.get(number, default) if hasattr(file, "tag_v2") else default
+
+
+def _check_size(path: Path, sides: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
+    if sides != expected:
+        raise ValueError(
+            f"{path} is {_size(sides)} pixels and its image {image.name} {_size(expected)}; export both at one size"
+        )
 
 
 def _varies(pixels: NDArray[Any]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from brainseg.data.cache import SliceDataset, SliceFiles
 from brainseg.data.files import find_images, name_of, one_spelling, subfolders, what_lies_in
+from brainseg.data.labels import Labels
 
 NAME = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?", re.IGNORECASE)
 SUFFIXES = (".tif", ".tiff", ".png")
@@ -40,10 +41,11 @@ class LGGSegmentation(SliceDataset):
     ) -> None:
         root = Path(root).expanduser()
         super().__init__(root, _index(root), patients, cache_dir)
+        self.labels = Labels.of_masks(1, ["tumour"])
         for files, shape in zip(self.files, self.shapes, strict=True):
             if shape[0] != 3:
                 raise ValueError(
-                    f"{files.image} has {shape[0]} channel, expected 3 (pre-contrast, FLAIR, post-contrast); "
+                    f"{files.images[0]} has {shape[0]} channel, expected 3 (pre-contrast, FLAIR, post-contrast); "
                     "use ImageMaskFolder for other images"
                 )
 
@@ -74,8 +76,9 @@ def _index(root: Path) -> list[SliceFiles]:
     slices.sort(key=lambda files: (files.patient, files.slice))
     for first, second in pairwise(slices):
         if first[:2] == second[:2]:
-            other = second.image.name if second.image.parent == first.image.parent else second.image
-            raise ValueError(f"{first.image} and {other} are both slice {first.slice}; keep one of them")
+            one, other = first.images[0], second.images[0]
+            name = other.name if other.parent == one.parent else other
+            raise ValueError(f"{one} and {name} are both slice {first.slice}; keep one of them")
     return slices
 
 
@@ -104,7 +107,8 @@ def _slices(folder: Path) -> list[SliceFiles]:
     if alone := sorted(masks.keys() - found.keys()):
         raise FileNotFoundError(f"{masks[alone[0]]} is a mask without its slice; copy the slice again")
     return [
-        SliceFiles(patient, int(name.rpartition("_")[2]), path, (masks[name],)) for name, path in sorted(found.items())
+        SliceFiles(patient, int(name.rpartition("_")[2]), (path,), (masks[name],))
+        for name, path in sorted(found.items())
     ]
 
 
