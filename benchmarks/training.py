@@ -111,7 +111,7 @@ def score() -> Run:
     logits, patients = images[:, :1] - 0.5, ["patient"] * BATCH
 
     def call() -> Tensor:
-        scores = create_scores(1)
+        scores = create_scores(["foreground"])
         scores.update(logits, masks, group=patients)
         return scores["dice_dataset"].rows[0]  # type: ignore[index]
 

@@ -112,6 +112,21 @@ def test_a_file_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
     assert read_cases(path) == {"value": [Case("Zoë", 3, (1.0,))]}
 
 
+def test_a_table_of_patients_is_read_without_slices_and_institutions(tmp_path: Path) -> None:
+    path, names = tmp_path / "patients.csv", ["core", "oedema"]
+    path.write_text("patient,institution,slices,dice_core,dice_oedema\na,CS,20,0.5,nan\nb,DU,8,,1.0\n")
+    tables = read_cases(path, names=names)
+    assert plain(tables) == {
+        "slices": [("a", None, [20]), ("b", None, [8])],
+        "dice": [("a", None, [0.5, None]), ("b", None, [None, 1.0])],
+    }
+
+
+def test_whole_numbers_are_written_as_such(tmp_path: Path) -> None:
+    write_cases(tmp_path / "cases.csv", {"pixels": [Case("a", 1, (12,))], "dice": [Case("a", 1, (1.0,))]})
+    assert text(tmp_path / "cases.csv") == "patient,slice,pixels,dice\na,1,12,1.0\n"
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "cases.csv"
     write_cases(path, TABLE)
@@ -143,6 +158,7 @@ def test_tables_of_different_cases_are_refused(tmp_path: Path, other: list[Case]
         ({"dice_0": 1, "dice_1": 1}, None),
         ({"dice_0": 1, "dice": 2}, None),
         ({"slice": 1}, None),
+        ({"institution": 1}, None),
         ({"dice_core": 1, "dice_edema": 1}, ["core", "edema"]),
         ({"dice": 2}, ["core", "core"]),
         ({"dice": 0}, None),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from brainseg.data import LGGSegmentation, read_split, write_split
-from brainseg.metrics import read_cases
+from brainseg.metrics import confidence_interval, read_cases
 from brainseg.metrics.functional import hausdorff_distance
 from brainseg.models import SegmentationModel, UNeXt
 from brainseg.training import Evaluation, TrainConfig, evaluate, write_config
@@ -57,7 +57,8 @@ def test_slices_are_counted(evaluation: Evaluation) -> None:
 
 def test_slices_have_a_table_of_their_own(evaluation: Evaluation, run: Path, data: DataConfig) -> None:
     tables = read_cases(evaluation.folder / "slices.csv")
-    assert list(tables) == ["dice", "hd95", "assd", "nsd", "lesion_f1", "false_lesions"]
+    pixels = ["true_positives", "false_positives", "false_negatives"]
+    assert list(tables) == ["dice", "hd95", "assd", "nsd", "lesion_f1", "false_lesions", *pixels]
     model = SegmentationModel.from_pretrained(run / "best").eval()
     assert model.normalization is not None
     normalize = create_transform(model.normalization)
@@ -86,11 +87,21 @@ def test_sensitivity_and_precision_make_the_dice(evaluation: Evaluation) -> None
 
 def test_institutions_have_their_own_rows(evaluation: Evaluation) -> None:
     rows = evaluation.institutions()
-    assert sum(row["patients"] for row in rows) == 3
+    assert sum(row["patients"] for row in rows) == evaluation.summary["patients"] == 3
     assert {row["institution"] for row in rows} == {row.patient.split("_")[1] for row in evaluation.patients}
     for row in rows:
         scores = [patient.dice for patient in evaluation.patients if patient.institution == row["institution"]]
         assert (row["mean"], row["worst"]) == (pytest.approx(np.mean(scores)), min(scores))
+
+
+def test_the_table_of_patients_is_one_of_cases(evaluation: Evaluation) -> None:
+    tables = read_cases(evaluation.folder / "patients.csv")
+    assert list(tables) == ["slices", "tumour_slices", "dice", "iou", "recall", "precision"]
+    assert [(case.patient, case.value) for case in tables["dice"]] == [
+        (row.patient, row.dice) for row in evaluation.patients
+    ]
+    lower, upper = confidence_interval(tables["dice"])
+    assert (lower, upper) == tuple(evaluation.summary[f"its 95 % interval, {end}"] for end in ("from", "to"))
 
 
 def test_files_hold_what_was_found(evaluation: Evaluation, run: Path) -> None:

@@ -92,6 +92,11 @@ def test_the_normalization_is_saved_with_the_network() -> None:
     }
 
 
+@pytest.mark.parametrize(("layout", "channel"), [("lgg", 1), ("folder", None)])
+def test_pictures_of_lgg_slices_show_flair(layout: str, channel: int | None) -> None:
+    assert task(data=DataConfig(format=layout)).model.spec.shown_channel == channel  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -14,7 +14,13 @@ def parser() -> Parser:
     evaluate.add_argument("--split", type=Path, help="other JSON file of patients to evaluate on")
     evaluate.add_argument("--root", type=Path, help="folder of the data (default: that of the run)")
     evaluate.add_argument(
-        "-o", "--output", type=Path, help="folder of tables and picture (default: RUN/evaluation/PART)"
+        "-o",
+        "--output",
+        type=Path,
+        help="folder of tables and picture, without any yet (default: RUN/evaluation/PART, written anew)",
+    )
+    evaluate.add_argument(
+        "--shown_channel", type=int, help="channel of the images that the picture shows, from 0 (default: the model's)"
     )
     return evaluate
 
@@ -23,5 +29,11 @@ def run(options: Any) -> None:
     """Runs it."""
     from brainseg.training import evaluate
 
-    evaluation = evaluate(options.run, part=options.part, split=options.split, root=options.root, output=options.output)
-    evaluation.show()
+    evaluate(
+        options.run,
+        part=options.part,
+        split=options.split,
+        root=options.root,
+        output=options.output,
+        shown_channel=options.shown_channel,
+    ).show()

@@ -10,6 +10,8 @@ from brainseg._whole import written_whole
 from brainseg.metrics.cases import Case
 
 KEYS = ("patient", "slice")
+NOTES = ("institution",)
+"""Columns of text in the tables of an evaluation, which are no metrics."""
 
 
 def write_cases(
@@ -61,10 +63,11 @@ def write_cases(
 
 
 def read_cases(path: str | Path, *, names: Sequence[str] | None = None) -> dict[str, list[Case]]:
-    """Reads the tables of cases that `write_cases` wrote, by the name of the metric.
+    """Reads the tables of cases that `write_cases` or `brainseg evaluate` wrote, by the name of the metric.
 
     Columns "dice_0", "dice_1" and so on are the classes of one metric "dice". The tables are what
-    `confidence_interval` takes, and those of two files what `compare` takes.
+    `confidence_interval` takes, and those of two files what `compare` takes. The column slice may be absent, as in
+    patients.csv, and institution is left out.
 
     Args:
         path: of the file.
@@ -81,13 +84,13 @@ def read_cases(path: str | Path, *, names: Sequence[str] | None = None) -> dict[
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read, expected a CSV file that write_cases wrote: {error}") from error
     header = lines[0] if lines else []
-    columns = header[2:]
+    columns = [name for name in header if name not in (*KEYS, *NOTES)]
     groups = _groups(columns, names)
     metrics = [metric for metric, _ in groups]
-    if tuple(header[:2]) != KEYS or not columns or len({*columns}) < len(columns) or len({*metrics}) < len(metrics):
+    if header[:1] != [KEYS[0]] or not columns or len({*header}) < len(header) or len({*metrics}) < len(metrics):
         raise ValueError(
             f"{path} has the columns {header}, expected {', '.join(KEYS)} and those of the metrics, each once; "
-            "give a file that write_cases wrote"
+            "give a file that write_cases or brainseg evaluate wrote"
         )
     rows = [_parsed(line, header, f"{path}, row {number}") for number, line in enumerate(lines[1:], 2)]
     tables: dict[str, list[Case]] = {}
@@ -150,7 +153,7 @@ def _groups(columns: Sequence[str], names: Sequence[str] | None) -> list[tuple[s
 def _check_header(columns: Sequence[str], classes: Mapping[str, int], names: Sequence[str] | None) -> None:
     """ValueError unless the columns can be told apart again."""
     header = [*KEYS, *columns]
-    if len(set(header)) < len(header) or _groups(columns, names) != list(classes.items()):
+    if {*NOTES} & {*columns} or len(set(header)) < len(header) or _groups(columns, names) != list(classes.items()):
         raise ValueError(
             f"the columns would be {', '.join(header)}, from which the classes of {', '.join(classes)} cannot be told "
             "apart again; give the metrics or classes other names"
@@ -165,14 +168,17 @@ def _check_texts(texts: Iterable[str]) -> None:
 
 
 def _cell(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
     return "" if math.isnan(value) else repr(float(value))
 
 
 def _parsed(line: list[str], header: list[str], place: str) -> tuple[str | None, int | None, tuple[float, ...]]:
     if len(line) != len(header):
         raise ValueError(f"{place}: got {len(line)} cells, expected {len(header)}, one for each column")
-    patient, index, *cells = line
-    values = (_number(cell, f'{place}, column "{column}"') for cell, column in zip(cells, header[2:], strict=True))
+    cells = dict(zip(header, line, strict=True))
+    patient, index = cells["patient"], cells.get("slice", "")
+    values = (_number(cells[name], f'{place}, column "{name}"') for name in header if name not in (*KEYS, *NOTES))
     return patient or None, _index(index, place), tuple(values)
 
 

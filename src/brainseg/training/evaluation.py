@@ -2,7 +2,9 @@
 
 import math
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -10,33 +12,41 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torchmetrics import MetricCollection
 
 from brainseg._whole import written_whole
 from brainseg.data import SliceDataset, institution, read_split
 from brainseg.inference import Predictor
-from brainseg.metrics import write_cases
+from brainseg.metrics import Case, write_cases
 from brainseg.metrics.base import CaseMetric
 from brainseg.report import write_rows, write_values
 from brainseg.training.config import read_config
 from brainseg.training.datasets import open_part
-from brainseg.training.scores import BY_SLICE, create_details, create_scores
-from brainseg.visualization import ShownCase, draw_cases
+from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
+from brainseg.visualization import ShownCase, brightened, draw_cases
+
+FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png")
+BY_PATIENT = {"dice": "dice_patient", "iou": "iou_patient", "recall": "recall", "precision": "precision"}
+"""Columns of patients.csv, and the scores that they hold."""
+PIXELS = ("true_positives", "false_positives", "false_negatives")
 
 
 class PatientScore(NamedTuple):
     """A row of the table: all slices of a patient pooled.
 
+    Of several classes a score is the mean over those that have one, and NaN where none has.
+
     Attributes:
         patient: name.
         institution: the two letters of its barcode.
         slices: how many.
-        tumour_slices: how many of them have tumour.
+        tumour_slices: how many of them have tumour, of whatever class.
         dice: Dice score, NaN where nothing is there and nothing was found.
         iou: intersection over union, likewise.
         recall: sensitivity, likewise.
         precision: likewise.
+        class_dice: Dice score of each class by its name, likewise.
     """
 
     patient: str
@@ -47,15 +57,19 @@ class PatientScore(NamedTuple):
     iou: float
     recall: float
     precision: float
+    class_dice: dict[str, float]
 
 
 class Evaluation(NamedTuple):
     """What `evaluate` found and wrote.
 
+    Every number of several patients is taken over the patients of each class that have a value, and of several classes
+    the mean over the classes.
+
     Attributes:
         patients: a row each, sorted by name.
         summary: mean of the patients with its 95 % interval (patients resampled), median, pooled, by slice and batch;
-            surfaces and lesions by slice.
+            surfaces and lesions by slice; of several classes the Dice of each by its name.
         folder: of patients.csv, slices.csv, institutions.csv, summary.json and cases.png.
     """
 
@@ -66,33 +80,73 @@ class Evaluation(NamedTuple):
     def show(self) -> None:
         """Prints the tables."""
         console = Console(markup=False)
+        names = _several(self.patients)
         table = Table(Column("patient", no_wrap=True), "slices", "tumour", title="By patient")
-        for score in ("Dice", "IoU", "recall", "precision"):
+        for score in ("Dice", *(f"Dice, {name}" for name in names), "IoU", "recall", "precision"):
             table.add_column(score, justify="right")
         for row in self.patients:
-            scores = (f"{score:.3f}" for score in (row.dice, row.iou, row.recall, row.precision))
-            table.add_row(row.patient, str(row.slices), str(row.tumour_slices), *scores)
+            scores = (row.dice, *(row.class_dice[name] for name in names), row.iou, row.recall, row.precision)
+            table.add_row(row.patient, str(row.slices), str(row.tumour_slices), *map(_three_digits, scores))
         console.print(table)
-        table = Table("institution", "patients", "mean Dice", "worst", title="By institution")
+        means = {"mean": "mean Dice", "worst": "worst", **{f"mean_{name}": f"mean Dice, {name}" for name in names}}
+        table = Table("institution", "patients", *means.values(), title="By institution")
         for group in self.institutions():
-            table.add_row(group["institution"], str(group["patients"]), f"{group['mean']:.3f}", f"{group['worst']:.3f}")
+            values = (_three_digits(group[column]) for column in means)
+            table.add_row(group["institution"], str(group["patients"]), *values)
         console.print(table)
         table = Table("score", "value", title="Overall")
         for name, value in self.summary.items():
-            table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+            table.add_row(name, _three_digits(value) if isinstance(value, float) else str(value))
         console.print(table)
         console.print(f"Tables and the picture of cases: {self.folder.resolve()}", soft_wrap=True, highlight=False)
 
     def institutions(self) -> list[dict[str, Any]]:
-        """For each institution its name, and of the Dice scores of its patients the number, mean and worst."""
-        scores = defaultdict(list)
+        """For each institution its name and number of patients, and of their Dice scores the mean and the worst."""
+        groups = defaultdict(list)
         for row in self.patients:
-            if not math.isnan(row.dice):
-                scores[row.institution].append(row.dice)
+            groups[row.institution].append(row)
         return [
-            {"institution": name, "patients": len(values), "mean": fmean(values), "worst": min(values)}
-            for name, values in sorted(scores.items())
+            {
+                "institution": name,
+                "patients": len(rows),
+                "mean": _over_classes(fmean, rows),
+                "worst": _over_classes(min, rows),
+                **{f"mean_{each}": _over_patients(fmean, rows, each) for each in _several(rows)},
+            }
+            for name, rows in sorted(groups.items())
         ]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was measured of the slices of a data set.
+
+    Attributes:
+        scores: by name, of the classes of `class_names`.
+        class_names: those that are scored.
+        dataset: the slices.
+        batch_size: in which they came.
+    """
+
+    scores: MetricCollection
+    class_names: list[str]
+    dataset: SliceDataset
+    batch_size: int
+
+    def metric(self, name: str) -> CaseMetric:
+        """One of the scores."""
+        metric = self.scores[name]
+        assert isinstance(metric, CaseMetric)
+        return metric
+
+    @cached_property
+    def pixels(self) -> dict[str, list[Case]]:
+        """`PIXELS` of each slice, a value for each class."""
+        cases = self.metric("pixels").per_case()  # of each class four: TP, FP, FN, TN
+        return {
+            name: [Case(case.patient, case.slice, tuple(map(int, case.values[first::4]))) for case in cases]
+            for first, name in enumerate(PIXELS)
+        }
 
 
 def evaluate(
@@ -102,26 +156,32 @@ def evaluate(
     split: str | Path | None = None,
     root: str | Path | None = None,
     output: str | Path | None = None,
+    shown_channel: int | None = None,
 ) -> Evaluation:
     """Scores the best weights of a run on the patients of one part of its split.
 
-    Masks are compared at the size of the files, whatever size the network was trained at.
+    Masks are compared at the size of the files, whatever size the network was trained at. They are what the network's
+    `spec` makes of its logits, as in `Predictor`; the background of "multiclass" is not scored.
 
     Args:
         run: folder of the run.
         part: "train", "validation" or "test".
         split: other JSON file of patients.
         root: folder of the data; None for that of the run.
-        output: folder for the tables and the picture; None for `evaluation/<part>` in the run,
-            which is kept for the run's own split and data.
+        output: folder for the tables and the picture, which must not hold such already; None for `evaluation/<part>` in
+            the run, which is kept for the run's own split and data, and written anew each time.
+        shown_channel: channel of the images in the picture; None for that of the spec.
 
     Raises:
         FileNotFoundError: no run, no best weights yet, or no data.
-        ValueError: another split or root without an output, a part without patients, or files that cannot be used.
+        FileExistsError: the output holds an evaluation already.
+        ValueError: another split or root without an output, a part without patients, masks of other classes than the
+            network's, or files that cannot be used.
     """
     run = Path(run)
     if output is None and (split is not None or root is not None):
         raise ValueError("another split or root than the run's own needs an output folder of its own (-o)")
+    folder = _free(Path(output)) if output is not None else run / "evaluation" / part
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"{run} holds no run; give the folder that brainseg train wrote")
     predictor, config = Predictor.from_pretrained(run), read_config(run / "config.yaml")
@@ -130,95 +190,156 @@ def evaluate(
     if not patients.get(part):
         raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
     dataset = open_part(data, patients, part)
-    batch_size = data.batch_size if len(set(dataset.shapes)) == 1 else 1
-    scores, areas = _score(predictor, dataset, batch_size)
-    rows = _rows(scores, areas, dataset)
+    scored = _score(predictor, dataset, data.batch_size if len(set(dataset.shapes)) == 1 else 1)
+    rows = _rows(scored)
+    cases = draw_cases(_cases(scored, rows, predictor, shown_channel), scored.class_names)
 
-    folder = Path(output) if output is not None else run / "evaluation" / part
+    evaluation = Evaluation(rows, _summary(scored, rows), folder)
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation = Evaluation(rows, _summary(scores, rows, batch_size), folder)
-    write_rows([row._asdict() for row in rows], folder / "patients.csv")
+    write_rows(_patients(scored, rows), folder / "patients.csv")
     by_slice = {"dice": "dice_slice", **{name: name for name in BY_SLICE}}
-    write_cases(folder / "slices.csv", {title: _metric(scores, name).per_case() for title, name in by_slice.items()})
+    tables = {column: scored.metric(name).per_case() for column, name in by_slice.items()}
+    write_cases(folder / "slices.csv", {**tables, **scored.pixels}, names=scored.class_names)
     write_rows(evaluation.institutions(), folder / "institutions.csv")
     write_values(evaluation.summary, folder / "summary.json")
     with written_whole(folder / "cases.png") as file:
-        draw_cases(_cases(rows, areas, dataset, predictor)).savefig(file, dpi=120)
+        cases.savefig(file, dpi=120)
     return evaluation
 
 
-def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> tuple[MetricCollection, list[int]]:
-    """The scores of all slices, and the true pixels in each."""
-    scores = create_scores(dataset.num_classes)
-    scores.add_metrics(create_details(dataset.num_classes))
-    areas: list[int] = []
+def _free(folder: Path) -> Path:
+    """The folder, unless it holds an evaluation."""
+    if there := [name for name in FILES if (folder / name).exists()]:
+        raise FileExistsError(f"{folder} holds {there[0]} already, which is never overwritten; give another output")
+    return folder
+
+
+def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> Scored:
+    names = scored_names(predictor.spec)
+    scores = create_scores(names)
+    scores.add_metrics(create_details(len(names)))
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
-        found = predictor.spec.masks(predictor.logits(batch["image"])).cpu()
-        scores.update(found, batch["mask"], group=batch["patient"], slice_index=batch["slice"])
-        areas += batch["mask"].sum((1, 2, 3)).int().tolist()
-    return scores, areas
+        logits = predictor.logits(batch["image"]).cpu()
+        found, true, valid = scored_masks(predictor.spec, logits, batch)
+        scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)
+    return Scored(scores, names, dataset, batch_size)
 
 
-def _metric(scores: MetricCollection, name: str) -> CaseMetric:
-    metric = scores[name]
-    assert isinstance(metric, CaseMetric)
-    return metric
-
-
-def _rows(scores: MetricCollection, areas: list[int], dataset: SliceDataset) -> list[PatientScore]:
+def _rows(scored: Scored) -> list[PatientScore]:
     tumour = defaultdict(list)
-    for files, area in zip(dataset.files, areas, strict=True):
-        tumour[files.patient].append(area > 0)
-    tables = [_metric(scores, name).per_case() for name in ("dice_patient", "iou_patient", "recall", "precision")]
+    for tp, _, fn in zip(*scored.pixels.values(), strict=True):
+        tumour[tp.patient].append(any((*tp.values, *fn.values)))
+    tables = [scored.metric(name).per_case() for name in BY_PATIENT.values()]
     rows = []
     for cases in zip(*tables, strict=True):
         patient = str(cases[0].patient)
         counts = (len(tumour[patient]), sum(tumour[patient]))
-        rows.append(PatientScore(patient, institution(patient), *counts, *(case.value for case in cases)))
+        dice, iou, recall, precision = cases
+        class_dice = dict(zip(scored.class_names, dice.values, strict=True))
+        means = (dice.value, iou.value, recall.value, precision.value)
+        rows.append(PatientScore(patient, institution(patient), *counts, *means, class_dice))
     return rows
 
 
-def _summary(scores: MetricCollection, rows: list[PatientScore], batch_size: int) -> dict[str, float | int]:
-    known = [row.dice for row in rows if not math.isnan(row.dice)]
-    interval = _metric(scores, "dice_patient").confidence_interval() if len(known) > 1 else (math.nan, math.nan)
-    value = {name: score.item() for name, score in scores.compute().items()}
-    slices = _metric(scores, "dice_slice").result()
+def _patients(scored: Scored, rows: Sequence[PatientScore]) -> list[dict[str, Any]]:
+    """The table of patients, of several classes with a column for each."""
+    tables = {column: scored.metric(name).per_case() for column, name in BY_PATIENT.items()}
+    suffixes = [f"_{name}" for name in scored.class_names] if len(scored.class_names) > 1 else [""]
+    return [
+        {
+            **{name: getattr(row, name) for name in ("patient", "institution", "slices", "tumour_slices")},
+            **{
+                f"{column}{suffix}": value
+                for column, cases in tables.items()
+                for suffix, value in zip(suffixes, cases[number].values, strict=True)
+            },
+        }
+        for number, row in enumerate(rows)
+    ]
+
+
+def _summary(scored: Scored, rows: Sequence[PatientScore]) -> dict[str, float | int]:
+    known = [row for row in rows if not math.isnan(row.dice)]
+    dice = scored.metric("dice_patient")
+    interval = dice.confidence_interval() if len(known) > 1 else (math.nan, math.nan)
+    means = (*BY_PATIENT.values(), "dice_dataset", "dice_slice", *BY_SLICE, "iou_batch", "dice_batch")
+    value = {name: scored.metric(name).compute().item() for name in means}
+    pixels = zip(*scored.pixels.values(), strict=True)
+    # Of each slice whether it has tumour, and whether something was found.
+    slices = [(any((*tp.values, *fn.values)), any((*tp.values, *fp.values))) for tp, fp, fn in pixels]
+    by_class = {
+        f"{title} patient Dice, {name}": _over_patients(take, rows, name)
+        for title, take in (("mean", fmean), ("median", median), ("worst", min))
+        for name in _several(rows)
+    }
     return {
         "patients": len(rows),
-        "slices": sum(row.slices for row in rows),
+        "patients without tumour, nothing found, left out": len(rows) - len(known),
+        "slices": len(slices),
         "mean patient Dice": value["dice_patient"],
         "its 95 % interval, from": interval[0],
         "its 95 % interval, to": interval[1],
-        "median patient Dice": median(known) if known else math.nan,
-        "worst patient Dice": min(known, default=math.nan),
+        "median patient Dice": _over_classes(median, rows),
+        "worst patient Dice": _over_classes(min, rows),
+        **by_class,
         "mean patient IoU": value["iou_patient"],
         "mean patient sensitivity": value["recall"],
         "mean patient precision": value["precision"],
         "pooled Dice": value["dice_dataset"],
         "mean slice Dice": value["dice_slice"],
         **{f"mean slice {title}": value[name] for name, title in BY_SLICE.items()},
-        "slices with tumour, nothing found": slices.missed,
-        "slices without tumour, something found": slices.false_alarms,
-        "slices without tumour, nothing found, left out": slices.excluded,
-        f"batch IoU, batches of {batch_size}": value["iou_batch"],
-        f"batch Dice, batches of {batch_size}": value["dice_batch"],
+        "slices with tumour, nothing found": slices.count((True, False)),
+        "slices without tumour, something found": slices.count((False, True)),
+        "slices without tumour, nothing found, left out": slices.count((False, False)),
+        f"batch IoU, batches of {scored.batch_size}": value["iou_batch"],
+        f"batch Dice, batches of {scored.batch_size}": value["dice_batch"],
     }
 
 
-def _cases(rows: list[PatientScore], areas: list[int], dataset: SliceDataset, predictor: Predictor) -> list[ShownCase]:
+def _several(rows: Sequence[PatientScore]) -> list[str]:
+    """Names of the classes if there are several."""
+    names = list(rows[0].class_dice)
+    return names if len(names) > 1 else []
+
+
+def _over_patients(take: Callable[[list[float]], float], rows: Sequence[PatientScore], name: str) -> float:
+    """Mean, median or worst over the patients that have a Dice score of a class; NaN without any."""
+    known = [row.class_dice[name] for row in rows if not math.isnan(row.class_dice[name])]
+    return take(known) if known else math.nan
+
+
+def _over_classes(take: Callable[[list[float]], float], rows: Sequence[PatientScore]) -> float:
+    """The mean over the classes of what is taken over the patients of each; NaN without any."""
+    of_classes = (_over_patients(take, rows, name) for name in rows[0].class_dice)
+    known = [value for value in of_classes if not math.isnan(value)]
+    return fmean(known) if known else math.nan
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _cases(
+    scored: Scored, rows: Sequence[PatientScore], predictor: Predictor, shown_channel: int | None
+) -> list[ShownCase]:
     """The best, the median and the worst patient, each at the slice with most tumour."""
+    pixels = zip(*scored.pixels.values(), strict=True)
+    areas = {tp[:2]: sum((*tp.values, *fn.values)) for tp, _, fn in pixels}
     known = [row for row in rows if not math.isnan(row.dice)] or rows
     ranked = sorted(known, key=lambda row: row.dice, reverse=True)
     places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
+    channel = predictor.spec.shown_channel if shown_channel is None else shown_channel
     cases = []
     for name, place in places.items():
         row = ranked[place]
-        slices = [i for i, files in enumerate(dataset.files) if files.patient == row.patient]
-        largest = max(slices, key=areas.__getitem__)
-        sample = dataset[largest]
-        # Of the three sequences of the LGG data FLAIR shows tumour best; some are too dark to see.
-        image = sample["image"][1] if len(sample["image"]) == 3 else sample["image"]
-        image = image / image.quantile(0.995).clamp(min=1e-3)
-        title = f"{name}: {row.patient}, slice {sample['slice']}\nDice of the patient {row.dice:.3f}"
-        cases.append(ShownCase(title, image, sample["mask"].amax(0), predictor(sample["image"]).any(0)))
+        slices = [i for i, files in enumerate(scored.dataset.files) if files.patient == row.patient]
+        largest = max(slices, key=lambda i: areas[scored.dataset.files[i][:2]])
+        sample = scored.dataset[largest]
+        title = f"{name}: {row.patient}, slice {sample['slice']}\nDice of the patient {_three_digits(row.dice)}"
+        if classes := _several(rows):
+            title += "\n" + ", ".join(f"{each} {_three_digits(row.class_dice[each])}" for each in classes)
+        logits = predictor.logits(sample["image"][None]).cpu()
+        found, true, valid = scored_masks(predictor.spec, logits, default_collate([sample]))
+        true, found = (mask[0] if valid is None else (mask * valid)[0] for mask in (true, found))
+        cases.append(ShownCase(title, brightened(sample["image"], channel), true, found))
     return cases

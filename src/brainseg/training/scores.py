@@ -1,12 +1,15 @@
 """The scores that a run logs and an evaluation reports."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from torchmetrics import MetricCollection
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 
 from brainseg.metrics import (
     AverageSurfaceDistance,
+    ConfusionCounts,
     DiceScore,
     HausdorffDistance,
     IoU,
@@ -16,6 +19,7 @@ from brainseg.metrics import (
     Recall,
 )
 from brainseg.metrics.rules import Aggregation
+from brainseg.models import ModelSpec
 
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 TOLERANCE = 2.0
@@ -29,40 +33,112 @@ BY_SLICE = {
 }
 """Those of `create_details` that score slices, and what they are called in tables."""
 MONITORS = ("val_loss", *(f"val_{score}_{over}" for score in ("dice", "iou") for over in AGGREGATIONS))
+IGNORED = 255
+"""Number of a class in targets whose pixels do not count."""
+
+
+class ClassDice(DiceScore):
+    """Mean Dice score of one of several classes.
+
+    Args:
+        num_classes: K.
+        index: of the class.
+        options: those of `DiceScore`.
+    """
+
+    def __init__(self, num_classes: int, *, index: int, **options: Any) -> None:
+        super().__init__(num_classes, average="none", **options)
+        self.index = index
+
+    def compute(self) -> Tensor:
+        return super().compute()[self.index]
 
 
 def create_scores(
-    num_classes: int,
-    *,
-    aggregations: Sequence[Aggregation] = AGGREGATIONS,
-    threshold: float = 0.5,
-    prefix: str | None = None,
+    class_names: Sequence[str], *, aggregations: Sequence[Aggregation] = AGGREGATIONS, prefix: str = ""
 ) -> MetricCollection:
-    """Dice and IoU under names such as `dice_patient`, with a prefix if one is given."""
-    return MetricCollection(
-        {
-            f"{name}_{over}": score(num_classes, aggregation=over, threshold=threshold)
-            for name, score in (("dice", DiceScore), ("iou", IoU))
-            for over in aggregations
-        },
-        prefix=prefix,
-    )
+    """Dice and IoU under names such as `dice_patient`, and of several classes the Dice of each, see `named`.
 
-
-def create_details(num_classes: int, *, threshold: float = 0.5) -> MetricCollection:
-    """What an evaluation reports beside Dice and IoU: of patients sensitivity and precision, of slices `BY_SLICE`.
-
-    Distances are in pixels, since image files know no spacing.
+    Args:
+        class_names: of those that are scored.
+        aggregations: the cases that means run over.
+        prefix: before each name.
     """
-    common: dict[str, Any] = {"num_classes": num_classes, "threshold": threshold}
+    classes = len(class_names)
+    scores: dict[str, Metric | MetricCollection] = {
+        f"{name}_{over}": score(classes, aggregation=over)
+        for name, score in (("dice", DiceScore), ("iou", IoU))
+        for over in aggregations
+    }
+    if classes > 1 and "patient" in aggregations:
+        for index in range(classes):
+            scores[f"dice_patient_{index}"] = ClassDice(classes, index=index, aggregation="patient")
+    return MetricCollection(scores, prefix=prefix)
+
+
+def named(scores: MetricCollection, class_names: Sequence[str]) -> dict[str, Metric]:
+    """The scores of `create_scores`, those of a class by its name: `dice_patient_core`.
+
+    A collection itself takes no names with a point.
+    """
+    by_name = {}
+    for key, metric in scores.items():
+        name = key
+        if isinstance(metric, ClassDice):
+            name = f"{key.removesuffix(str(metric.index))}{class_names[metric.index]}"
+        by_name[name] = metric
+    return by_name
+
+
+def create_details(num_classes: int) -> MetricCollection:
+    """What an evaluation reports beside Dice and IoU.
+
+    Of patients sensitivity and precision, of slices `BY_SLICE` and the pixels that all follows from. Distances are in
+    pixels, since image files know no spacing.
+    """
     return MetricCollection(
         {
-            "recall": Recall(aggregation="patient", **common),
-            "precision": Precision(aggregation="patient", **common),
-            "hd95": HausdorffDistance(percentile=95, **common),
-            "assd": AverageSurfaceDistance(**common),
-            "nsd": NormalizedSurfaceDice(tolerance=TOLERANCE, **common),
-            "lesion_f1": LesionDetection(measure="f1", **common),
-            "false_lesions": LesionDetection(measure="false_positives", **common),
+            "recall": Recall(num_classes, aggregation="patient"),
+            "precision": Precision(num_classes, aggregation="patient"),
+            "hd95": HausdorffDistance(num_classes, percentile=95),
+            "assd": AverageSurfaceDistance(num_classes),
+            "nsd": NormalizedSurfaceDice(num_classes, tolerance=TOLERANCE),
+            "lesion_f1": LesionDetection(num_classes, measure="f1"),
+            "false_lesions": LesionDetection(num_classes, measure="false_positives"),
+            "pixels": ConfusionCounts(num_classes),
         }
     )
+
+
+def scored_names(spec: ModelSpec) -> list[str]:
+    """Names of the classes that are scored: all but the background of "multiclass"."""
+    return [spec.class_names[k] for k in spec.foreground]
+
+
+def scored_masks(spec: ModelSpec, logits: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What was found and what is true, of the classes of `scored_names`.
+
+    Args:
+        spec: of the network; it makes masks or likeliest classes of the logits.
+        logits: (B, K, H, W).
+        batch: of `brainseg.data.Sample`s.
+
+    Returns:
+        found: bool (B, C, H, W).
+        true: likewise.
+        valid: which pixels count, (B, 1, H, W); None if all do.
+
+    Raises:
+        ValueError: masks of other classes than the network's.
+    """
+    mask: Tensor = batch["mask"]
+    classes = torch.tensor(spec.foreground, device=mask.device)
+    found = spec.masks(logits)[:, spec.foreground.start :]
+    if mask.dim() == 3:  # numbers of classes
+        return found, mask[:, None] == classes[:, None, None], mask[:, None] != IGNORED
+    if mask.shape[1] not in (spec.num_classes, len(classes)):
+        raise ValueError(
+            f"slices have {mask.shape[1]} mask(s), and the network's class(es) are {', '.join(spec.class_names)}; "
+            "evaluate it on data of these"
+        )
+    return found, mask[:, -len(classes) :] > 0, batch.get("valid")

@@ -15,7 +15,7 @@ from brainseg._names import no_such
 from brainseg.models import SegmentationModel, create_model
 from brainseg.training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig, plain
 from brainseg.training.inputs import create_input
-from brainseg.training.scores import create_scores
+from brainseg.training.scores import create_scores, named, scored_masks, scored_names
 from brainseg.transforms import Compose, course_augmentation, strong_augmentation
 
 AUGMENTATIONS: dict[str, Callable[[], Compose]] = {"course": course_augmentation, "strong": strong_augmentation}
@@ -25,7 +25,8 @@ class SegmentationTask(LightningModule):
     """Trains and validates a network on batches of `brainseg.data.Sample`.
 
     Logged each epoch: train_loss and its parts, train_iou_batch, train_dice_batch, and for validation the loss, its
-    parts, and Dice and IoU by slice, patient, data set and batch (val_dice_patient, ...).
+    parts, and Dice and IoU by slice, patient, data set and batch (val_dice_patient, ...); of several classes the Dice
+    of each by its name (val_dice_patient_core, ...). What is scored is what the model's spec makes of its logits.
 
     Args:
         config: the run.
@@ -43,12 +44,14 @@ class SegmentationTask(LightningModule):
             self.model.spec,
             image_size=config.data.image_size,
             normalization=None if self.input is None else self.input.config,
+            # Of the three sequences of the LGG data FLAIR shows tumour best.
+            shown_channel=1 if config.data.format == "lgg" else None,
         )
         chosen = config.data.augmentation
         self.augmentation = None if chosen == "none" else AUGMENTATIONS[chosen]()
-        classes = self.model.config["num_classes"]
-        self.train_scores = create_scores(classes, aggregations=["batch"], prefix="train_")
-        self.val_scores = create_scores(classes, prefix="val_")
+        self.class_names = scored_names(self.model.spec)
+        self.train_scores = create_scores(self.class_names, aggregations=["batch"], prefix="train_")
+        self.val_scores = create_scores(self.class_names, prefix="val_")
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Logits of images (B, C, H, W) in [0, 1], channels as stored; a list when training with deep supervision."""
@@ -66,14 +69,16 @@ class SegmentationTask(LightningModule):
             images, target = self.augmentation(images, target, generator=generator)
         logits = self(images)
         loss, parts = self.compute_loss(logits, target)
-        scores = self.train_scores(logits if isinstance(logits, Tensor) else logits[0], target)
+        finest = logits if isinstance(logits, Tensor) else logits[0]
+        found, true, valid = scored_masks(self.model.spec, finest, {**batch, "mask": target})
+        scores = self.train_scores(found, true, valid=valid)
         self._log("train_loss", loss, parts, len(images))
         # Shown as they are: a mean over processes would be asked for by the first one alone, which has the bar.
         self.log_dict({"loss": loss, "dice": scores["train_dice_batch"]}, prog_bar=True, batch_size=len(images))
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.log_dict(dict(self.train_scores.items()))
+        self.log_dict(named(self.train_scores, self.class_names))
         # Here and not by Lightning, which does so after checkpoints of the epoch are written.
         self.step_schedule(val_loss=self.trainer.callback_metrics["val_loss"].item())
 
@@ -89,10 +94,11 @@ class SegmentationTask(LightningModule):
         logits = self(images)
         loss, parts = self.compute_loss(logits, target)
         self._log("val_loss", loss, parts, len(images))
-        self.val_scores.update(logits, target, group=batch["patient"], slice_index=batch["slice"])
+        found, true, valid = scored_masks(self.model.spec, logits, batch)
+        self.val_scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(dict(self.val_scores.items()))
+        self.log_dict(named(self.val_scores, self.class_names))
 
     def configure_optimizers(self) -> Optimizer:
         self.optimizer = _create_optimizer(self.run.optimizer, self.model)
