@@ -94,6 +94,22 @@ def test_a_lone_patient_of_an_institution_validates_as_often_as_others() -> None
     assert sum("TCGA_EZ_0000" in names for names in draws) / 1000 == pytest.approx(0.2, abs=0.04)
 
 
+@given(seed=seeds)
+def test_a_column_of_a_table_is_stratified_by(seed: int) -> None:
+    patients = [f"p{i:02}" for i in range(30)]
+    grades = {f"p{i:02}": "high" if i < 20 else "low" for i in range(30)}
+    splits = split_patients(patients, seed=seed, folds=5, stratify=grades)
+    for split in splits:
+        assert Counter(grades[name] for name in split["validation"]) == {"high": 4, "low": 2}
+    by_function = split_patients(patients, seed=seed, folds=5, stratify=lambda name: grades[name])
+    assert by_function == splits
+
+
+def test_a_patient_without_a_group_is_named() -> None:
+    with pytest.raises(ValueError, match=r"patient 'b' has no group to stratify by \(2 of 3 have none\)"):
+        split_patients(["a", "b", "c"], seed=0, stratify={"a": "high"})
+
+
 def test_a_part_that_is_asked_for_has_somebody() -> None:
     split = split_patients(["a", "b"], validation=0.2, seed=0)
     assert len(split["train"]) == len(split["validation"]) == 1

@@ -6,16 +6,20 @@ from brainseg.data.files import find_images
 from brainseg.data.folder import ImageMaskFolder
 from brainseg.data.lgg import LGGSegmentation, lgg_root
 from brainseg.data.phantom import Phantom, phantom, write_phantoms
+from brainseg.data.samplers import ForegroundSampler, PatientSampler, UniformSampler
 from brainseg.data.split import Split, institution, read_split, split_patients, split_slices_leaking, write_split
 from brainseg.data.tables import read_column
 
 __all__ = [
+    "ForegroundSampler",
     "ImageMaskFolder",
     "LGGSegmentation",
+    "PatientSampler",
     "Phantom",
     "Sample",
     "SliceDataset",
     "Split",
+    "UniformSampler",
     "find_images",
     "institution",
     "lgg_root",

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import overload
@@ -14,6 +14,8 @@ from brainseg._whole import written_whole
 from brainseg.data.files import one_spelling
 
 Split = dict[str, list[str]]
+
+Stratify = Callable[[str], str] | Mapping[str, str]
 
 PARTS = ("train", "validation", "test")
 
@@ -30,22 +32,40 @@ def institution(patient: str) -> str:
 
 @overload
 def split_patients(
-    patients: Iterable[str], *, validation: float = ..., test: float = ..., seed: int, folds: None = None
+    patients: Iterable[str],
+    *,
+    validation: float = ...,
+    test: float = ...,
+    seed: int,
+    folds: None = None,
+    stratify: Stratify = ...,
 ) -> Split: ...
 
 
 @overload
 def split_patients(
-    patients: Iterable[str], *, validation: float = ..., test: float = ..., seed: int, folds: int
+    patients: Iterable[str],
+    *,
+    validation: float = ...,
+    test: float = ...,
+    seed: int,
+    folds: int,
+    stratify: Stratify = ...,
 ) -> list[Split]: ...
 
 
 def split_patients(
-    patients: Iterable[str], *, validation: float = 0.2, test: float = 0.0, seed: int, folds: int | None = None
+    patients: Iterable[str],
+    *,
+    validation: float = 0.2,
+    test: float = 0.0,
+    seed: int,
+    folds: int | None = None,
+    stratify: Stratify = institution,
 ) -> Split | list[Split]:
-    """Splits by patient, each institution in proportion.
+    """Splits by patient, each institution, or any other group, in proportion.
 
-    In every part (with folds: in the test part and in each fold) the number of patients of an institution is its share,
+    In every part (with folds: in the test part and in each fold) the number of patients of a group is its share,
     rounded up or down.
 
     Args:
@@ -55,30 +75,33 @@ def split_patients(
         test: share of the patients to keep for the end, at least one if above 0.
         seed: of the draw.
         folds: None for one split; k for k splits in which each patient outside the test part validates once.
+        stratify: the group of each patient: a function of the name, or the values of a table (`read_column`).
 
     Returns:
         {"train": [...], "validation": [...], "test": [...]}, names sorted; a list of them with `folds`.
 
     Raises:
-        ValueError: shares that leave nobody to train on, fewer patients than folds, or a patient given twice.
+        ValueError: shares that leave nobody to train on, fewer patients than folds, a patient given twice, or one
+            without a group.
     """
     names = sorted(map(one_spelling, patients))
     if twice := [name for name, following in pairwise(names) if name == following]:
         raise ValueError(f"patient {twice[0]!r} is given twice; give each once")
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ValueError(f"validation={validation} and test={test} must be shares whose sum is below 1")
+    group_of = _group_of(stratify, names)
     rng = np.random.default_rng(seed)
     held = _count(test, names)
     left = len(names) - held
     if folds is not None:
         if not 2 <= folds <= left:
             raise ValueError(f"folds={folds} must lie between 2 and the {left} patients outside the test part")
-        tested, *parts = _deal(names, [held, *((left + i) // folds for i in range(folds))], rng)
+        tested, *parts = _deal(names, [held, *((left + i) // folds for i in range(folds))], group_of, rng)
         return [_split(names, part, tested) for part in parts]
     validating = _count(validation, names)
     if validating >= left:
         raise ValueError(f"of {len(names)} patients none is left to train on; give more of them or smaller shares")
-    tested, part, _ = _deal(names, [held, validating, left - validating], rng)
+    tested, part, _ = _deal(names, [held, validating, left - validating], group_of, rng)
     return _split(names, part, tested)
 
 
@@ -90,11 +113,24 @@ def _split(names: Sequence[str], validation: set[str], test: set[str]) -> Split:
     return {"train": sorted(set(names) - validation - test), "validation": sorted(validation), "test": sorted(test)}
 
 
-def _deal(names: Sequence[str], counts: Sequence[int], rng: np.random.Generator) -> list[set[str]]:
-    """Deals names into parts of these sizes, each institution in proportion."""
+def _group_of(stratify: Stratify, names: Sequence[str]) -> Callable[[str], str]:
+    if not isinstance(stratify, Mapping):
+        return stratify
+    groups = {one_spelling(name): group for name, group in stratify.items()}
+    if unknown := [name for name in names if name not in groups]:
+        raise ValueError(
+            f"patient {unknown[0]!r} has no group to stratify by ({len(unknown)} of {len(names)} have none)"
+        )
+    return groups.__getitem__
+
+
+def _deal(
+    names: Sequence[str], counts: Sequence[int], group_of: Callable[[str], str], rng: np.random.Generator
+) -> list[set[str]]:
+    """Deals names into parts of these sizes, each group in proportion."""
     groups: dict[str, list[str]] = {}
     for name in rng.permutation(names).tolist():
-        groups.setdefault(institution(name), []).append(name)
+        groups.setdefault(group_of(name), []).append(name)
     parts: list[set[str]] = [set() for _ in counts]
     for group, quota in zip(
         groups.values(), _quotas([len(group) for group in groups.values()], counts, rng), strict=True
