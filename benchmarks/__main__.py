@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from brainseg.benchmark import create_report, failures, write_report
+from brainseg.memory import keep_freed_memory
 
 SUBJECTS = ("models", "losses", "metrics", "transforms", "training", "growth")
 
@@ -17,10 +18,18 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="two rounds, to see that everything runs")
     parser.add_argument("--threads", type=int, default=2, help="threads on the CPU (2)")
     parser.add_argument(
+        "--keep-freed-memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep freed memory for the next call, as brainseg's commands do",
+    )
+    parser.add_argument(
         "--output", type=Path, help="folder of the results (benchmarks/results; quick: build/benchmarks)"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.keep_freed_memory:
+        keep_freed_memory()
     here = Path(__file__).parent
     output = arguments.output or (here.parent / "build" / "benchmarks" if arguments.quick else here / "results")
     failed = []

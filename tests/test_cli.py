@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_predict_names_what_failed_and_finishes_the_rest(
     assert "broken.png is truncated or no image" in broken
     assert "gray.png: this network was trained on 3 channels; the image has 1" in gray
     assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {"a_mask.png", "z_mask.png"}
+
+
+@pytest.mark.parametrize(("options", "expected"), [([], 1), (["--keep_freed_memory=false"], 0)])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo"])
+def test_freed_memory_is_kept_unless_an_option_says_no(
+    command: str, options: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: called.append(True))
+    monkeypatch.setattr(import_module(f"brainseg.cli.{command}"), "run", lambda _: None)
+    needed = {"evaluate": ["run"], "predict": ["weights", "x.png", "-o", "out"]}
+    call(monkeypatch, command, *needed.get(command, []), *options)
+    assert len(called) == expected
 
 
 def test_a_folder_of_images_with_two_classes_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ("models", "losses", "transforms", "inference", "data", "visualization", "benchmark")
 LIGHT = [f"brainseg.{layer}" for layer in LAYERS]
-MODULES = [*LIGHT, "brainseg.models.mask_dino", "brainseg.metrics", "brainseg.metrics.functional", "brainseg.training"]
+MODULES = [
+    *LIGHT,
+    "brainseg.memory",
+    "brainseg.models.mask_dino",
+    "brainseg.metrics",
+    "brainseg.metrics.functional",
+    "brainseg.training",
+]
 
 
 def modules_after(code: str) -> set[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainseg import __version__
 from brainseg.cli.output import stop
+from brainseg.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -29,7 +30,10 @@ def main() -> None:
         name = next((word for word in given if word in COMMANDS), None)
         parser = _parser(name)
         options = parser.instantiate(parser.parse_args(given))
-        _module(options.subcommand).run(options[options.subcommand])
+        chosen = options[options.subcommand]
+        if chosen.get("keep_freed_memory"):
+            keep_freed_memory()
+        _module(options.subcommand).run(chosen)
     except ImportError as error:
         message = str(error) if "pip install" in str(error) else f"brainseg needs {error.name}: {INSTALL}"
         raise SystemExit(message) from error

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from brainseg.cli.parser import Parser
+from brainseg.cli.parser import Parser, add_memory_option
 
 
 def parser() -> Parser:
@@ -22,6 +22,7 @@ def parser() -> Parser:
     evaluate.add_argument(
         "--shown_channel", type=int, help="channel of the images that the picture shows, from 0 (default: the model's)"
     )
+    add_memory_option(evaluate)
     return evaluate
 
 

@@ -16,3 +16,13 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
         """Ends the command."""
         stop(f"{message}; {self.prog.replace(' [options]', '')} --help shows what there is")
+
+
+def add_memory_option(parser: Parser) -> None:
+    """The option that `main` reads before it runs a command that computes."""
+    parser.add_argument(
+        "--keep_freed_memory",
+        type=bool,
+        default=True,
+        help="keep freed memory for the next step, faster on the CPU; false: give it back to the system as it is freed",
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from brainseg.cli.output import say
-from brainseg.cli.parser import Parser
+from brainseg.cli.parser import Parser, add_memory_option
 
 
 def parser() -> Parser:
@@ -20,6 +20,7 @@ def parser() -> Parser:
     predict.add_argument(
         "--channel", type=int, help="of the image, from 0, that overlays show (default: what the weights name)"
     )
+    add_memory_option(predict)
     return predict
 
 

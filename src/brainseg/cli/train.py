@@ -8,7 +8,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from brainseg.cli.output import say, stop
-from brainseg.cli.parser import Parser
+from brainseg.cli.parser import Parser, add_memory_option
 from brainseg.training.config import CONFIGS, TrainConfig, shipped_configs, to_config
 
 
@@ -38,6 +38,7 @@ def parser() -> Parser:
     )
     train.add_argument("--run", type=Path, help="folder of the run (default: runs/<time>)")
     train.add_argument("--resume", type=Path, help="folder of a run to go on with, by its own configuration")
+    add_memory_option(train)
     train.add_class_arguments(TrainConfig)
     return train
 
