@@ -2,7 +2,8 @@
 PYTHON ?= python3
 # Without a GPU this release is the small CPU build on machines that carry it; everywhere else any allowed torch will do.
 TORCH ?= $(if $(shell command -v nvidia-smi),torch,torch==2.13.0)
-PYTEST = .venv/bin/python -m pytest
+# Two processes, each on one thread (conftest.py); a file stays in one of them, since its tests share what is dear to make.
+PYTEST = -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-all test-oldest lint
 
@@ -16,10 +17,10 @@ lint: .venv/installed
 	.venv/bin/lint-imports
 
 test: lint
-	$(PYTEST) -m "not slow and not gpu and not network"
+	.venv/bin/python $(PYTEST) -m "not slow and not gpu and not network"
 
 test-all: lint
-	$(PYTEST) --hypothesis-profile=thorough
+	.venv/bin/python $(PYTEST) --hypothesis-profile=thorough
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -29,7 +30,7 @@ test-all: lint
 
 # The lowest version of every core dependency that pyproject.toml allows.
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest -m "not slow and not gpu and not network"
+	.venv-oldest/bin/python $(PYTEST) -m "not slow and not gpu and not network"
 
 .venv-oldest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest

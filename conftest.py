@@ -1,7 +1,14 @@
-"""README and docs pages run as tests, each in a folder of its own with synthetic slices in place of the real ones."""
+"""One thread for every test; README and docs pages as tests.
 
+A page runs in a folder of its own, with synthetic slices in place of the real ones.
+"""
+
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Small images on one thread: more of them only wait for each other. Before torch is there, and for what tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

@@ -28,21 +28,15 @@ from brainseg.transforms import (
     Transform,
 )
 from tests.models.contract import (
-    CLASSES,
-    NAMES,
     assert_close,
+    every_name_compiled,
+    every_name_quick_for,
     images,
     narrow,
     one_name_a_class,
-    one_name_a_class_compiled,
     randomize_statistics,
 )
 
-# The networks of one class differ in widths alone; Mask DINO takes half a minute.
-quick = [name for name in CLASSES if name != "mask_dino_small"]
-every_name = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in NAMES]
-)
 loads_a_program = pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # load of torch 2.9
 
 
@@ -52,8 +46,18 @@ def trained(name: str, **arguments: Any) -> SegmentationModel:
     return model
 
 
+def shallow(**arguments: Any) -> UNet:
+    """Enough for what concerns the file alone."""
+    torch.manual_seed(0)
+    model = UNet(channels=(4, 8), **arguments).eval()
+    randomize_statistics(model)
+    return model
+
+
 def onnx_model(path: Path) -> Callable[[Tensor], Tensor]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
 
 
@@ -70,12 +74,23 @@ def assert_computes(exported: Callable[[Tensor], Tensor], model: SegmentationMod
 # The same numbers
 
 
-@every_name
+@every_name_compiled
+def test_a_program_and_an_onnx_model_compute_the_same_at_any_size(name: str, tmp_path: Path) -> None:
+    model = trained(name, in_channels=4, num_classes=2)
+    program = export(model, tmp_path / "model.onnx").module()
+    assert SegmentationModel.classes[type(model).__name__] is type(model)  # which the exporter makes subclasses of
+    assert_computes(onnx_model(tmp_path / "model.onnx"), model, model.minimum_side)
+    smallest = max(model.minimum_side, model.stride + 1)
+    assert_computes(program, model, smallest)
+    with pytest.raises(AssertionError, match=rf"size\(\)\[2\] >= {smallest}"):
+        program(images(1, 4, smallest - 1, 64))
+
+
+@every_name_quick_for(["unet_small"])
 @loads_a_program
-def test_a_program_computes_the_same_at_any_size(name: str, tmp_path: Path) -> None:
+def test_a_program_read_from_its_file_computes_the_same(name: str, tmp_path: Path) -> None:
     model = trained(name, in_channels=2, num_classes=3)
     export(model, tmp_path / "model.pt2")
-    assert SegmentationModel.classes[type(model).__name__] is type(model)  # which the exporter makes subclasses of
     program = torch.export.load(tmp_path / "model.pt2").module()
     smallest = max(model.minimum_side, model.stride + 1)
     assert_computes(program, model, smallest)
@@ -83,14 +98,7 @@ def test_a_program_computes_the_same_at_any_size(name: str, tmp_path: Path) -> N
         program(images(1, 2, smallest - 1, 64))
 
 
-@every_name
-def test_an_onnx_model_computes_the_same_at_any_size(name: str, tmp_path: Path) -> None:
-    model = trained(name, in_channels=4, num_classes=2)
-    export(model, tmp_path / "model.onnx")
-    assert_computes(onnx_model(tmp_path / "model.onnx"), model, model.minimum_side)
-
-
-@one_name_a_class_compiled
+@every_name_compiled
 def test_an_optimized_network_is_exported(name: str) -> None:
     model = trained(name)
     assert_computes(export(optimize(model)).module(), model, 33)
@@ -206,7 +214,7 @@ def test_the_model_stays_as_it_is_and_the_program_as_it_was() -> None:
 
 @loads_a_program
 def test_a_file_says_what_it_takes(tmp_path: Path) -> None:
-    model = narrow("unet", in_channels=4, num_classes=2)
+    model = shallow(in_channels=4, num_classes=2)
     model.normalization = Normalize([0.1, 0.2, 0.3, 0.4], [0.5, 0.4, 0.3, 0.2]).config
     model.save_pretrained(tmp_path)
     for name in ("model.pt2", "model.onnx"):
@@ -229,14 +237,14 @@ def test_a_file_says_what_it_takes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_a_file_is_written_without_a_word(suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    export(narrow("unet"), tmp_path / f"new/model{suffix}")
+    export(shallow(), tmp_path / f"new/model{suffix}")
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"model{suffix}"]
 
 
 def test_weights_too_large_for_onnx_lie_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1000)
-    model = trained("unet")
+    model = shallow()
     export(model, tmp_path / "model.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
     with torch.no_grad():
@@ -257,7 +265,7 @@ def test_what_fails_to_be_written_leaves_the_file_before_it(
     path.write_text("before")
     monkeypatch.setattr(writer, fails)
     with pytest.raises(OSError, match="disk is full"):
-        export(narrow("unet"), path)
+        export(shallow(), path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "before"
 

@@ -22,24 +22,23 @@ from brainseg.models.resunet import ResidualUnit
 
 NAMES = list_models()
 CLASSES = sorted({_MODELS[name][0].__name__: name for name in reversed(NAMES)}.values())
+CLASSES_WITHOUT_QUERIES = [name for name in CLASSES if _MODELS[name][0] is not MaskDINO]
+
+
+def every_name_quick_for(names: list[str]) -> pytest.MarkDecorator:
+    """For what costs much to try: networks of one class differ in widths alone, and the others wait for `slow`."""
+    marked = [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in NAMES]
+    return pytest.mark.parametrize("name", marked)
+
+
 every_name = pytest.mark.parametrize("name", NAMES)
 one_name_a_class = pytest.mark.parametrize("name", CLASSES)
+every_name_costly = every_name_quick_for(CLASSES)
 # Compilers take half a minute for Mask DINO.
-every_name_compiled, every_name_compiled_long, one_name_a_class_compiled = (
-    pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=[pytest.mark.slow] if name in late else []) for name in names]
-    )
-    for names, late in (
-        (NAMES, ["mask_dino_resnet50"]),
-        (NAMES, ["mask_dino_resnet50", "mask_dino_small"]),
-        (CLASSES, ["mask_dino_resnet50", "mask_dino_small"]),
-    )
-)
+every_name_compiled = every_name_quick_for(CLASSES_WITHOUT_QUERIES)
 # Mask DINO has auxiliary outputs of its own, and gradients that its refinement of boxes cuts off on purpose.
 every_name_with_heads = pytest.mark.parametrize("name", [name for name in NAMES if _MODELS[name][0] is not MaskDINO])
-one_name_a_class_with_heads = pytest.mark.parametrize(
-    "name", [name for name in CLASSES if _MODELS[name][0] is not MaskDINO]
-)
+one_name_a_class_with_heads = pytest.mark.parametrize("name", CLASSES_WITHOUT_QUERIES)
 NARROW_QUERIES = {
     "conv_dim": 64,
     "mask_dim": 16,
@@ -133,7 +132,7 @@ def _fresh_compiler() -> Iterator[None]:
 # Shapes
 
 
-@every_name
+@every_name_costly
 @given(
     batch=st.integers(1, 3),
     in_channels=st.integers(1, 5),
@@ -153,7 +152,13 @@ def test_logits_have_the_size_of_the_image(
 
 
 @every_name
-@pytest.mark.parametrize(("height", "width"), [(256, 256), (240, 240), (97, 129), (33, 47), (32, 32)])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [
+        *((32, 32), (33, 47)),
+        *(pytest.param(*size, marks=pytest.mark.slow) for size in ((97, 129), (240, 240), (256, 256))),
+    ],
+)
 def test_the_registered_network_takes_named_sizes(name: str, height: int, width: int) -> None:
     model = create_model(name).eval()
     height, width = (max(side, model.minimum_side) for side in (height, width))
@@ -383,7 +388,7 @@ def test_a_checkpointed_graph_is_walked_twice_with_the_same_gradients_and_statis
     assert all(torch.equal(statistics[key], buffer) for key, buffer in model.named_buffers())
 
 
-@every_name_compiled
+@every_name_costly
 def test_compiles_to_one_graph(name: str) -> None:
     model = narrow(name).eval()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -391,17 +396,18 @@ def test_compiles_to_one_graph(name: str) -> None:
         assert_close(compiled(images()), model(images()))
 
 
-@one_name_a_class_compiled
-def test_compiles_to_one_graph_for_all_sizes(name: str) -> None:
+@every_name_compiled
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_compiles_to_one_graph_for_all_sizes(name: str, backend: str) -> None:
     model = narrow(name).eval()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=True)
     with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
         for size in ((2, 3, 64, 96), (3, 3, 97, 129), (2, 3, 33, 47)):
             size = (*size[:2], *(max(side, model.minimum_side + 1) for side in size[2:]))
             assert_close(compiled(images(*size)), model(images(*size)))
 
 
-@every_name_compiled_long
+@every_name_compiled
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 def test_one_graph_in_training_has_the_same_gradients_and_statistics(name: str, checkpointing: bool) -> None:
     model = narrow(name).train()
@@ -443,7 +449,7 @@ def test_inductor_trains_with_a_smaller_last_batch(name: str) -> None:
             assert_close(b.grad, a.grad, 1e-8)
 
 
-@every_name_compiled_long
+@every_name_compiled
 def test_an_exported_program_keeps_batch_and_sizes_free(name: str) -> None:
     model = narrow(name).eval()
     free = torch.export.Dim.DYNAMIC
