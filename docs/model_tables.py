@@ -82,7 +82,7 @@ def runs(_: str | None) -> str:
         scores = json.loads((folder / "summary.json").read_text())
         low, high = (scores[f"its 95 % interval, {end}"] for end in ("from", "to"))
         dice = f"{scores['mean patient Dice']:.3f} ({low:.3f} to {high:.3f}) | {scores['median patient Dice']:.3f}"
-        rows.append(f"| {folder.name} | {model.parameters:,} | {model.macs / 4e9:.3f} | {dice} |")
+        rows.append(f"| {folder.name} | {model.parameters:,} | {model.macs / 1e9:.4f} | {dice} |")
     return "\n".join(
         ["| network | parameters | GMACs at 128x128 | Dice | median |", "|---|---:|---:|---:|---:|", *rows]
     )
@@ -106,9 +106,11 @@ def training(_: str | None) -> str:
 
 
 def read_costs(folder: Path) -> ModelSummary:
-    config = yaml.safe_load((folder / "config.yaml").read_text())["model"]
+    """Of one image of the size that the run saw."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
     with torch.device("meta"):
-        return summary(create_model(config["name"], **config["arguments"]))
+        model = create_model(config["model"]["name"], **config["model"]["arguments"])
+    return summary(model, config["data"]["image_size"])
 
 
 def time_ratio(name: str) -> str:

@@ -1,18 +1,26 @@
 """Pages show what the code counts now."""
 
-import csv
+import json
 import math
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from statistics import fmean, median
 
 import pytest
+import torch
 from docs.metrics import peers
 from docs.model_tables import PAGES, with_tables
 
-from brainseg.metrics import compare, confidence_interval
+from brainseg.cli import main
+from brainseg.metrics import compare, confidence_interval, read_cases
+from brainseg.models import create_model, list_models, summary
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PATHS = sorted(PAGES.glob("*.md"))
 
 
@@ -20,6 +28,48 @@ PATHS = sorted(PAGES.glob("*.md"))
 def test_the_tables_of_the_models_are_those_of_the_code(path: Path) -> None:
     page = path.read_text()
     assert with_tables(page) == page, "run python docs/model_tables.py"
+
+
+def columns(page: str) -> Iterator[tuple[str, str, str]]:
+    """Row, header and cell of what is called GMACs in the tables of a page."""
+    header: list[str] = []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if not header or not cells:
+            header = cells
+        elif not set(line) <= set("|-: "):
+            yield from ((cells[0], title, cell) for title, cell in zip(header, cells, strict=True) if "GMACs" in title)
+
+
+def test_operations_are_the_same_number_wherever_they_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """README, pages, results and the command show what `summary` counts, to the last digit."""
+
+    @cache
+    def counted(name: str, side: int = 256) -> float:
+        with torch.device("meta"):
+            return summary(create_model(name), (side, side)).macs / 1e9
+
+    seen = set()
+    results = ROOT / "benchmarks" / "results"
+    for path in (ROOT / "README.md", *PATHS, results / "models.md"):
+        for row, title, cell in columns(path.read_text()):
+            assert re.fullmatch(r"[\d,]+\.\d{4}", cell), f"{path.name}: {row} has {title} {cell}"
+            name, side = re.split(r"[ ,]", row.strip("`"))[0].strip("`"), 128 if "128" in title else 256
+            if name in list_models():
+                assert cell == f"{counted(name, side):.4f}", f"{path.name}: {row}"
+                seen.add(name)
+    assert seen == {*list_models()}
+    for table in json.loads((results / "models.json").read_text())["tables"]:
+        for row in table["rows"]:
+            if (name := row["name"].split(",")[0]) in list_models():
+                assert row["facts"]["GMACs"] == counted(name), row["name"]
+    monkeypatch.setattr(sys, "argv", ["brainseg", "models"])
+    main()
+    printed = capsys.readouterr().out
+    for name in list_models():
+        assert re.search(rf"\b{name}\b.*│ *{counted(name):.4f} │", printed), name
 
 
 @pytest.mark.parametrize("table", peers.COLUMNS)
@@ -44,17 +94,12 @@ def test_other_libraries_answer_as_the_page_says(table: str) -> None:
 
 def test_the_sentence_for_a_paper_says_what_the_runs_scored() -> None:
     page = " ".join((DOCS / "metrics" / "reporting.md").read_text().replace("\n> ", " ").split())
-    first, second = (read_dice(DOCS / "runs" / run) for run in ("default", "course_fixed"))
+    first, second = (read_cases(DOCS / "runs" / run / "patients.csv")["dice"] for run in ("default", "course_fixed"))
     low, high = confidence_interval(first)
     difference = compare(first, second)
-    values = list(first.values())
+    values = [case.value for case in first]
     assert not any(math.isnan(value) for value in values)
     assert f"Dice was {fmean(values):.3f} (95 % interval {low:.3f} to {high:.3f}, " in page
     assert f"median {median(values):.3f}, worst {min(values):.3f}." in page
     between = f"{difference.difference:.3f} ({difference.lower:.3f} to {difference.upper:.3f}; "
     assert f"{between}Wilcoxon signed-rank test, p = {difference.p_value:.2g};" in page
-
-
-def read_dice(run: Path) -> dict[str, float]:
-    with (run / "patients.csv").open(newline="") as file:
-        return {row["patient"]: float(row["dice"]) for row in csv.DictReader(file)}

@@ -18,11 +18,10 @@ def parser() -> Parser:
 def run(options: Any) -> None:
     """Runs it."""
     import torch
-    from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table
 
     from brainseg.models import create_model, list_models, summary
+    from brainseg.report.screen import print_table
 
     names = list_models(options.pattern)
     if not names:
@@ -36,7 +35,4 @@ def run(options: Any) -> None:
         costs = summary(model, (options.size, options.size))
         counts = (f"{costs.parameters:,}", f"{costs.macs / 1e9:.4f}", f"{costs.flops / 1e9:.4f}")
         table.add_row(name, type(model).__name__, *counts, f"{costs.activation_bytes / 2**20:.1f}")
-    console = Console()
-    # As wide as the table, however narrow the terminal: a name that is cut is none.
-    width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    console.print(table, width=max(width, console.width), no_wrap=True, crop=False)
+    print_table(table)

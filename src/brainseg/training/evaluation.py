@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Column, Table
+from rich.table import Table
 from torch.utils.data import DataLoader, default_collate
 from torchmetrics import MetricCollection
 
@@ -21,6 +21,7 @@ from brainseg.inference import Predictor
 from brainseg.metrics import Case, write_cases
 from brainseg.metrics.base import CaseMetric
 from brainseg.report import write_rows, write_values
+from brainseg.report.screen import print_table
 from brainseg.training.config import read_config
 from brainseg.training.datasets import open_part
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
@@ -79,25 +80,25 @@ class Evaluation(NamedTuple):
 
     def show(self) -> None:
         """Prints the tables."""
-        console = Console(markup=False)
         names = _several(self.patients)
-        table = Table(Column("patient", no_wrap=True), "slices", "tumour", title="By patient")
+        table = Table("patient", "slices", "tumour", title="By patient")
         for score in ("Dice", *(f"Dice, {name}" for name in names), "IoU", "recall", "precision"):
             table.add_column(score, justify="right")
         for row in self.patients:
             scores = (row.dice, *(row.class_dice[name] for name in names), row.iou, row.recall, row.precision)
             table.add_row(row.patient, str(row.slices), str(row.tumour_slices), *map(_three_digits, scores))
-        console.print(table)
+        print_table(table)
         means = {"mean": "mean Dice", "worst": "worst", **{f"mean_{name}": f"mean Dice, {name}" for name in names}}
         table = Table("institution", "patients", *means.values(), title="By institution")
         for group in self.institutions():
             values = (_three_digits(group[column]) for column in means)
             table.add_row(group["institution"], str(group["patients"]), *values)
-        console.print(table)
+        print_table(table)
         table = Table("score", "value", title="Overall")
         for name, value in self.summary.items():
             table.add_row(name, _three_digits(value) if isinstance(value, float) else str(value))
-        console.print(table)
+        print_table(table)
+        console = Console(markup=False)
         console.print(f"Tables and the picture of cases: {self.folder.resolve()}", soft_wrap=True, highlight=False)
 
     def institutions(self) -> list[dict[str, Any]]:
