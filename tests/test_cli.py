@@ -1,5 +1,6 @@
 """The command: what it prints and leaves, and one line and exit code 2 for what is wrong."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -7,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import brainseg.training.fit
 from brainseg import cli
 from brainseg.data import write_phantoms
-from brainseg.models import create_model, summary
+from brainseg.models import create_model, list_models, summary
+from brainseg.training import SegmentationTask, TrainConfig
+from brainseg.training.inputs import INPUTS
+from brainseg.training.task import AUGMENTATIONS
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -24,16 +30,23 @@ def test_train_evaluate_and_predict_from_a_folder_of_slices(
 ) -> None:
     write_phantoms(tmp_path / "lgg", patients=4, slices=3, size=64)
     run = tmp_path / "run"
-    data = (f"--data.root={tmp_path / 'lgg'}", f"--data.cache_dir={tmp_path / 'cache'}")
+    monkeypatch.setenv("BRAINSEG_LGG", str(tmp_path / "lgg"))
     options = ("--model.name=unext_tiny", "--epochs=1", "--accelerator=cpu", "--devices=1", "--optimizer.lr=0.002")
+    data = (f"--data.cache_dir={tmp_path / 'cache'}", "--data.image_size=64")
     call(monkeypatch, "train", "--config", "course_fixed", *data, *options, "--run", run)
-    assert f"brainseg evaluate {run}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"brainseg evaluate {run}" in printed
+    # No terminal: an epoch leaves a line, and nothing is drawn over.
+    assert [line.split()[0] for line in printed.splitlines() if line] == ["epoch", "The"]
+    assert "\r" not in printed
     config = (run / "config.yaml").read_text()
+    assert f"root: {tmp_path / 'lgg'}" in config  # of the variable, which may be another later
+    monkeypatch.delenv("BRAINSEG_LGG")
     assert "name: unext_tiny" in config
     assert "lr: 0.002" in config
     assert "monitor: val_iou_batch" in config
 
-    call(monkeypatch, "train", "--resume", run)
+    call(monkeypatch, "train", "--resume", run, "--epochs", 1, "--devices=1", "--accelerator", "cpu")
     call(monkeypatch, "evaluate", run, "--part", "train", "-o", tmp_path / "tables")
     assert "mean patient Dice" in capsys.readouterr().out
     assert (tmp_path / "tables" / "patients.csv").is_file()
@@ -92,6 +105,68 @@ def test_a_folder_of_images_with_two_classes_trains(tmp_path: Path, monkeypatch:
     assert (tmp_path / "run" / "evaluation" / "validation" / "cases.png").is_file()
 
 
+def test_a_run_that_diverges_is_told_in_one_line_with_exit_code_1(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--model.name=unext_tiny", "--accelerator=cpu", "--devices=1", "--data.batch_size=2")
+    data = (f"--data.root={folder / 'lgg'}", f"--data.cache_dir={folder / 'cache'}")
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, "train", *data, *options, "--optimizer.lr", 1e30, "--run", tmp_path / "run")
+    assert stopped.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert line.startswith("error: epoch 1: train_loss is nan, so the run ends; likely causes: a learning rate")
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_ctrl_c_is_told_in_one_line_with_exit_code_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt("interrupted in epoch 2 of 3; go on with: brainseg train --resume run")
+
+    monkeypatch.setattr(brainseg.training.fit, "train", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, "train")
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted in epoch 2 of 3; go on with: brainseg train --resume run\n"
+
+
+def test_help_names_what_can_be_chosen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "train", "--help")
+    words = set(re.findall(r"\w+", capsys.readouterr().out))
+    assert words >= {*INPUTS, *AUGMENTATIONS, "none", "FocalLoss", "MCCLoss", "AdamW", "plateau", "val_loss", "course"}
+
+
+@pytest.mark.parametrize("columns", ["20", "400"])
+def test_models_never_cuts_a_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    call(monkeypatch, "models", "un*")
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in list_models("un*"))
+    assert "…" not in printed
+
+
+@pytest.mark.parametrize("kind", ["run", "best", "last.ckpt", "prefixed.pt"])
+def test_weights_are_taken_from_wherever_a_network_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    trained = create_model("unext_tiny")
+    trained.save_pretrained(tmp_path / "run" / "best")
+    state = trained.state_dict()
+    torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, tmp_path / "run" / "last.ckpt")
+    averaged = {f"module._orig_mod.{key}": value for key, value in state.items()}
+    torch.save({**averaged, "n_averaged": torch.tensor(3)}, tmp_path / "run" / "prefixed.pt")
+    configs: list[TrainConfig] = []
+    monkeypatch.setattr(brainseg.training.fit, "train", lambda config, _: configs.append(config))
+    path = tmp_path / "run" if kind == "run" else tmp_path / "run" / kind
+    call(monkeypatch, "train", "--model.name=unext_tiny", "--model.weights", path, "--data.root=somewhere")
+    task = SegmentationTask(configs[0], in_channels=3, num_classes=1)
+    assert all(torch.equal(value, state[name]) for name, value in task.model.state_dict().items())
+
+
 def test_models_lists_what_networks_cost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     call(monkeypatch, "models", "unext")
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "unext" in line]
@@ -119,10 +194,21 @@ WRONG = [
     (["train", "--data.root", "nowhere"], "nowhere; give the one that holds the patients' folders"),
     (["train", "--data.root", "."], "holds no patients"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--model.name", "unext_medium"], "did you mean"),
+    (
+        ["train", "--data.root", "lgg", "--data.cache_dir=cache", "--model.name", "segformer"],
+        "; there are unext_tiny, ",
+    ),
+    (["train", "--data.image_size", "0"], "data.image_size must be a positive integer, got 0"),
+    (["train", "--data.image_size", "large"], "data.image_size"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--data.input", "curse"], "did you mean course"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--data.split", "none.json"], "there is no split"),
     (["train", "--resume", "nowhere"], "holds no run"),
-    (["train", "--resume", "nowhere", "--epochs", "3"], "leave the other options out"),
+    (["train", "--resume", "nowhere", "--epochs", "3"], "holds no run"),
+    (["train", "--resume", "nowhere", "--seed", "0"], "takes --seed from the run's own config.yaml; leave the other"),
+    (["train", "--resume", "nowhere", "--model.name=unext"], "takes --model.name from"),
+    (["train", "--resume", "nowhere", "--config", "course"], "takes --config from"),
+    (["train", "--resume", "nowhere", "--run", "runs/other"], "takes --run from"),
+    (["train", "--replan"], "--replan goes with --resume"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--precision", "7"], "precision"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--strategy", "dpp"], "strategy"),
     (["evaluate", "nowhere"], "holds no run"),

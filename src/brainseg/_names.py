@@ -1,15 +1,22 @@
-"""Unknown names are answered with the closest ones."""
+"""Unknown names are answered with near ones, or with what there is."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+SHOWN = 20
+
 
 def no_such(kind: str, name: str, known: Iterable[str], *, most: int = 3) -> str:
-    """What was asked for, and what may have been meant; the first ten of `known` if nothing is close.
+    """What was asked for, and what may have been meant; where nothing is near, what there is.
 
     >>> no_such("model", "unex", ["unext", "unet", "resunet"], most=1)
     "there is no model 'unex'; did you mean unext?"
+    >>> no_such("model", "segformer", ["unext", "unet", "resunet"])
+    "there is no model 'segformer'; there are unext, unet, resunet."
     """
     known = list(known)
-    closest = get_close_matches(name, known, n=most) or known[:10]
-    return f"there is no {kind} {name!r}; did you mean {' or '.join(closest)}?"
+    by_lower = {other.lower(): other for other in known}
+    if near := get_close_matches(name.lower(), by_lower, n=most):
+        return f"there is no {kind} {name!r}; did you mean {' or '.join(by_lower[other] for other in near)}?"
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    return f"there is no {kind} {name!r}; there are {', '.join(known[:SHOWN])}{more}."

@@ -31,10 +31,15 @@ def test_arguments_go_before_those_of_the_name() -> None:
     assert model.config["channels"] == [8, 16, 32, 64, 128]
 
 
-@pytest.mark.parametrize(("name", "closest"), [("unxt", "unext"), ("UNeXt_small", "unext_small"), ("zz", "unext_tiny")])
+@pytest.mark.parametrize(("name", "closest"), [("unxt", "unext"), ("UNeXt_small", "unext_small"), ("UNET", "unet")])
 def test_unknown_names_are_answered_with_the_closest(name: str, closest: str) -> None:
     with pytest.raises(ValueError, match=f"there is no model '{name}'; did you mean .*{closest}"):
         create_model(name)
+
+
+def test_a_name_like_no_other_is_answered_with_what_there_is() -> None:
+    with pytest.raises(ValueError, match=f"there is no model 'zz'; there are {', '.join(list_models())}. list_models"):
+        create_model("zz")
 
 
 def test_a_backbone_brings_its_own_decoder_widths() -> None:

@@ -1,11 +1,14 @@
 """Configurations: written and read back, and those that ship are the published ones."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from brainseg import losses
 from brainseg.training import TrainConfig, read_config, shipped_configs, write_config
-from brainseg.training.config import CONFIGS, DataConfig, LossConfig, ModelConfig, ScheduleConfig
+from brainseg.training.config import CONFIGS, DataConfig, LossConfig, ModelConfig, ScheduleConfig, decided
+from brainseg.training.inputs import INPUTS
 
 
 def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -19,6 +22,25 @@ def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     )
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml") == config
+
+
+def test_the_side_of_a_square_is_its_height_and_width(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: {image_size: 64}")
+    assert read_config(tmp_path / "config.yaml").data.size == DataConfig(image_size=64).size == (64, 64)
+
+
+def test_the_data_folder_that_is_used_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINSEG_LGG", str(tmp_path / "slices"))
+    assert decided(TrainConfig()).data.root == str(tmp_path / "slices")
+    monkeypatch.delenv("BRAINSEG_LGG")
+    assert decided(TrainConfig()).data.root == str(Path.home() / ".cache" / "brainseg" / "lgg")
+    monkeypatch.chdir(tmp_path)
+    assert decided(TrainConfig(data=DataConfig(root="here"))).data.root == str(tmp_path / "here")
+
+
+def test_every_name_of_a_loss_and_an_input_is_documented() -> None:
+    words = set(re.findall(r"\w+", f"{LossConfig.__doc__} {DataConfig.__doc__}"))
+    assert {*INPUTS, *(name for name in losses.__all__ if name.endswith("Loss"))} - words == {"DeepSupervisionLoss"}
 
 
 @pytest.mark.parametrize("name", shipped_configs())
@@ -43,7 +65,14 @@ def test_shipped_configurations_are_the_first_of_the_published_ones(name: str) -
         ("devices: 0", "devices must be 1 or more or auto"),
         ("data: {batch_size: 0}", "data.batch_size must be 1 or more"),
         ("data: {workers: -1}", "data.workers must be 0 or more"),
-        ("optimizer: {lr: -1.0}", "optimizer.lr must be above 0"),
+        ("data: {image_size: 0}", "data.image_size must be a positive integer, got 0"),
+        ("data: {image_size: [64, -1]}", "data.image_size must be a positive integer, got -1"),
+        ("optimizer: {lr: .inf}", "optimizer.lr must be a number above 0, got inf"),
+        ("optimizer: {weight_decay: .nan}", "optimizer.weight_decay must be a number from 0, got nan"),
+        ("optimizer: {momentum: -0.9}", "optimizer.momentum must be a number from 0"),
+        ("schedule: {gamma: 0.0}", "schedule.gamma must be a number above 0"),
+        ("schedule: {minimum_lr: -1.0}", "schedule.minimum_lr must be a number from 0"),
+        ("optimizer: {lr: -1.0}", "optimizer.lr must be a number above 0"),
         ("optimizer: {nesterov: true, momentum: 0.0}", "needs a momentum"),
         ("optimizer: {lr: 1.0e-6}", "minimum_lr 1e-05 is above optimizer.lr 1e-06"),
         ("schedule: {factor: 2.0}", "factor must lie between 0 and 1"),

@@ -2,21 +2,29 @@
 
 import csv
 import json
+import math
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from brainseg.models import SegmentationModel, create_model
 from brainseg.training import SegmentationTask, TrainConfig, evaluate, read_config, resume, train, write_config
 from brainseg.training.config import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from brainseg.training.data import SliceDataModule
+from brainseg.training.datasets import find_split
+from brainseg.training.fit import create_trainer
+from brainseg.training.run_folder import RunFolder
+from brainseg.training.trial import try_step
 
 # Runs the command, and kills itself the n-th time that a method is called.
 KILLED = """
@@ -71,7 +79,7 @@ def test_a_run_leaves_everything_about_it(run: Path) -> None:
 
 
 def test_best_weights_are_those_of_the_best_epoch(run: Path) -> None:
-    best = max(rows(run), key=lambda row: float(row["val_dice_patient"]))
+    best = max(rows(run), key=lambda row: (float(row["val_dice_patient"]), -float(row["val_loss"])))
     saved = json.loads((run / "best" / "metrics.json").read_text())
     assert saved["epoch"] == int(best["epoch"])
     model = SegmentationModel.from_pretrained(run / "best")
@@ -122,45 +130,129 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     return ModelConfig(name="unext_tiny", weights=str(folder))
 
 
-class Interruption(Exception):  # noqa: N818
-    pass
+def in_epoch(number: int, act: Callable[[SegmentationTask], None]) -> Any:
+    """A hook that acts when this epoch begins."""
+    original = SegmentationTask.on_train_epoch_start
 
-
-def interrupt_in_epoch(number: int) -> Any:
     def on_train_epoch_start(task: SegmentationTask) -> None:
+        original(task)
         if task.current_epoch + 1 == number:
-            raise Interruption
+            act(task)
 
     return on_train_epoch_start
 
 
+def press_ctrl_c(_: SegmentationTask) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("name", ["plateau", "multistep"])
-def test_schedules_are_resumed(
+def test_an_extended_run_is_that_of_so_many_epochs(
     config: TrainConfig, blind: ModelConfig, tmp_path: Path, name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A finished run with plateau; with multistep one that Ctrl-C has ended, and says how to go on."""
     schedule = ScheduleConfig(name=name, patience=1, minimum_lr=1e-9, milestones=[1, 3])
     config = replace(
         config, model=blind, schedule=schedule, epochs=4, optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.0)
     )
     train(config, tmp_path / "straight")
-    with monkeypatch.context() as patch:
-        patch.setattr(SegmentationTask, "on_train_epoch_start", interrupt_in_epoch(3))
-        with pytest.raises(Interruption):
-            train(config, tmp_path / "run")
+    if name == "plateau":
+        train(replace(config, epochs=2), tmp_path / "run")
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(SegmentationTask, "on_train_epoch_start", in_epoch(3, press_ctrl_c))
+            said = f"in epoch 3 of 3; go on with: brainseg train --resume {tmp_path / 'run'}"
+            with pytest.raises(KeyboardInterrupt, match=re.escape(said)):
+                train(replace(config, epochs=3), tmp_path / "run")
     assert len(rows(tmp_path / "run")) == 2
-    resume(tmp_path / "run")
+    resume(tmp_path / "run", epochs=4)
     assert_same_run(tmp_path / "run", tmp_path / "straight")
+    assert read_config(tmp_path / "run" / "config.yaml").epochs == 4
     rates = [float(row["lr"]) for row in rows(tmp_path / "run")]
     expected = {"plateau": [1, 1, 1, 1 / 10], "multistep": [1, 2 / 3, 2 / 3, 4 / 9]}[name]
     assert rates == pytest.approx([1e-3 * rate for rate in expected])
 
 
-def test_early_stopping_waits_for_so_many_epochs(config: TrainConfig, blind: ModelConfig, tmp_path: Path) -> None:
+def test_a_cosine_is_extended_only_if_it_may_be_planned_anew(straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for epochs in (1, 3):
+        with pytest.raises(
+            ValueError, match=f"epochs={epochs} would undo|falls over 2 epochs.*others with 3; give --rep"
+        ):
+            resume(run, epochs=epochs)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    resume(run, epochs=3, replan=True)
+    rates = [float(row["lr"]) for row in rows(run)]
+    # (1 + cos 120 degrees) / 2, the third rate of a cosine over three epochs, after two of one over two.
+    assert rates == pytest.approx([3e-3, (3e-3 + 1e-5) / 2, 1e-5 + (3e-3 - 1e-5) / 4])
+
+
+@pytest.mark.parametrize("what", ["loss", "weight"])
+def test_a_run_that_diverges_ends_in_that_epoch_and_goes_on_from_the_one_before(
+    config: TrainConfig, straight: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(task: SegmentationTask) -> None:
+        if what == "loss":
+            monkeypatch.setattr(task, "compute_loss", lambda logits, _: (logits.sum() * torch.nan, {}))
+        else:
+            monkeypatch.setattr(task, "on_validation_end", lambda: task.model.head.bias.data.fill_(torch.inf))
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "on_train_epoch_start", in_epoch(2, diverge))
+        said = {"loss": "train_loss is nan", "weight": r"the weights head.bias are not finite"}[what]
+        with pytest.raises(FloatingPointError, match=rf"epoch 2: {said}.*optimizer.lr is 0.003.*as epoch 1 left them"):
+            train(config, run)
+    assert [row["epoch"] for row in rows(run)] == ["1"]
+    assert all(value.isfinite().all() for value in SegmentationModel.from_pretrained(run).state_dict().values())
+    resume(run)
+    assert_same_run(run, straight)
+
+
+@pytest.mark.parametrize("what", ["precision", "weights"])
+def test_what_diverges_at_once_is_told_before_anything_is_written(
+    config: TrainConfig, tmp_path: Path, what: str
+) -> None:
+    if what == "precision":  # the smallest squares of gradients are 0 in float16, and Adam divides by them
+        config, said = replace(config, precision="16-true"), "after a first step .* precision 16-true"
+    else:
+        model = create_model("unext_tiny")
+        torch.nn.init.constant_(model.head.bias, torch.nan)
+        model.save_pretrained(tmp_path / "weights")
+        weights = ModelConfig(name="unext_tiny", weights=str(tmp_path / "weights"))
+        config, said = replace(config, model=weights), "the loss of a first batch is nan.* starting weights"
+    with pytest.raises(FloatingPointError, match=f"epoch 1: {said}"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_trial_leaves_network_and_random_numbers_as_they_are(config: TrainConfig, tmp_path: Path) -> None:
+    split = find_split(config.data, seed=0)
+    data = SliceDataModule(config.data, split, seed=0)
+    task = SegmentationTask(config, in_channels=3, num_classes=1)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    drawn = torch.get_rng_state()
+    try_step(task, data, create_trainer(config, tmp_path))
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.parameters())
+    assert task.training
+    assert not list(tmp_path.iterdir())
+
+
+def test_early_stopping_waits_for_so_many_epochs_and_a_score_of_0_is_said(
+    config: TrainConfig, blind: ModelConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(replace(config, model=blind, epochs=9, patience=2), tmp_path / "run")
     assert [row["val_dice_patient"] for row in rows(tmp_path / "run")] == ["0.0"] * 3
+    assert "val_dice_patient is 0 in each of 3 epochs" in capsys.readouterr().out
     before = (tmp_path / "run" / "metrics.csv").read_text()
     resume(tmp_path / "run")
     assert (tmp_path / "run" / "metrics.csv").read_text() == before
+    with pytest.raises(ValueError, match="was ended by patience=2 in epoch 3"):
+        resume(tmp_path / "run", epochs=20)
 
 
 def test_resuming_a_finished_run_changes_nothing(straight: Path) -> None:
@@ -217,7 +309,13 @@ def test_a_folder_with_a_run_is_left_alone(config: TrainConfig, straight: Path) 
         ({"model": ModelConfig("unext_tiny", {"in_channels": 1})}, "do not fit: .*1 channels"),
         ({"loss": LossConfig("DiceLoss", {"reduction": "none"})}, "leave reduction at mean"),
         ({"loss": LossConfig("DiceLoss", {"smooth": "a"})}, "do not fit"),
-        ({"data": 64}, "a batch of 64 slices is more than there are"),
+        ({"data": {"batch_size": 64}}, "a batch of 64 slices is more than there are"),
+        (
+            {"data": {"batch_size": 1, "image_size": 32}},
+            "more than 1 value per channel.*give data.batch_size 2 or more",
+        ),
+        ({"data": {"image_size": 16}}, "do not fit: .*at least 32 pixels"),
+        ({"precision": "17"}, "precision"),
         ({"strategy": "dpp"}, "strategy"),
         ({"accelerator": "abacus"}, "accelerator"),
     ],
@@ -226,7 +324,7 @@ def test_a_configuration_that_cannot_run_leaves_no_folder(
     config: TrainConfig, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     if "data" in changes:
-        changes = {"data": replace(config.data, batch_size=changes["data"])}
+        changes = {"data": replace(config.data, **changes["data"])}
     with pytest.raises(ValueError, match=message):
         train(replace(config, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -241,8 +339,9 @@ def test_a_changed_configuration_is_not_resumed(straight: Path, tmp_path: Path) 
     run = tmp_path / "run"
     shutil.copytree(straight, run)
     config = read_config(run / "config.yaml")
-    write_config(replace(config, epochs=9, optimizer=replace(config.optimizer, lr=1e-4)), run / "config.yaml")
-    with pytest.raises(ValueError, match=r"differs from what the run began with in optimizer.lr, epochs; put it back"):
+    changed = replace(config, seed=9, optimizer=replace(config.optimizer, lr=1e-4))
+    write_config(changed, run / "config.yaml")
+    with pytest.raises(ValueError, match=r"differs from what the run began with in optimizer.lr, seed; put it back"):
         resume(run)
     moved = replace(config, data=replace(config.data, workers=1), devices="auto")
     write_config(moved, run / "config.yaml")
@@ -267,6 +366,15 @@ def test_a_checkpoint_of_something_else_is_named(straight: Path, tmp_path: Path)
         resume(run)
 
 
+def test_a_full_disk_is_named_and_leaves_no_file_half_written(
+    config: TrainConfig, tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    run = tmp_path / "run"
+    with full_disk(), pytest.raises(OSError, match=re.escape(str(run / "last.ckpt"))):
+        train(replace(config, epochs=1), run)
+    assert {path.name for path in run.rglob("*")} == {"config.yaml", "split.json"}
+
+
 def test_lost_best_weights_are_written_again_if_they_are_the_last(config: TrainConfig, tmp_path: Path) -> None:
     train(replace(config, epochs=1), tmp_path / "run")
     before = (tmp_path / "run" / "best" / "model.safetensors").read_bytes()
@@ -275,10 +383,39 @@ def test_lost_best_weights_are_written_again_if_they_are_the_last(config: TrainC
     assert (tmp_path / "run" / "best" / "model.safetensors").read_bytes() == before
 
 
-def test_a_full_disk_is_told(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save_checkpoint(*_: object, **__: object) -> None:
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+def row(epoch: int, score: float, loss: float) -> dict[str, float]:
+    return {"epoch": epoch, "val_dice_patient": score, "val_loss": loss}
 
-    monkeypatch.setattr(Trainer, "save_checkpoint", save_checkpoint)
-    with pytest.raises(OSError, match=r"last.partial cannot be written: .*file write failed"):
-        train(replace(config, epochs=1), tmp_path / "run")
+
+@pytest.mark.parametrize(
+    ("scores", "losses", "best"),
+    [
+        ([0.1, 0.3, 0.2], [1.0, 2.0, 0.5], 2),
+        ([0.3, 0.3, 0.3], [1.0, 0.7, 0.9], 2),  # of equal scores the lowest loss
+        ([0.3, 0.3], [1.0, 1.0], 1),  # of equal ones the first
+        ([math.nan, 0.0, math.nan], [0.1, 0.9, 0.2], 2),  # any number is better than none
+        ([math.nan, math.nan], [0.9, 0.2], 2),
+    ],
+)
+def test_the_best_epoch_has_the_highest_score_and_of_equal_ones_the_lowest_loss(
+    scores: list[float], losses: list[float], best: int
+) -> None:
+    folder = RunFolder(Path(), monitor="val_dice_patient", mode="max")
+    folder.rows = [row(epoch, *values) for epoch, values in enumerate(zip(scores, losses, strict=True), start=1)]
+    assert folder.best["epoch"] == best
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [([0.0, 0.0], "is 0 in each of 2 epochs"), ([0.0], "is 0 in"), ([math.nan], "is no number"), ([0.0, 0.1], None)],
+)
+def test_a_score_that_tells_nothing_is_said(scores: list[float], said: str | None) -> None:
+    folder = RunFolder(Path(), monitor="val_dice_patient", mode="max")
+    folder.rows = [row(epoch, score, 1.0) for epoch, score in enumerate(scores, start=1)]
+    assert said in folder.doubt() if said else folder.doubt() == ""
+
+
+def test_a_loss_of_0_is_no_doubt() -> None:
+    folder = RunFolder(Path(), monitor="val_loss", mode="min")
+    folder.rows = [row(1, 0.0, 0.0)]
+    assert folder.doubt() == ""

@@ -1,16 +1,28 @@
 """The task: optimisers, schedules, losses and metrics by name, each as the configuration says."""
 
+import inspect
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from brainseg.losses import BCEDiceLoss, DeepSupervisionLoss
-from brainseg.models import UNeXt
-from brainseg.training import SegmentationTask, TrainConfig
-from brainseg.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from brainseg import losses
+from brainseg.cli.train import parser
+from brainseg.losses import BCEDiceLoss, CEDiceLoss, DeepSupervisionLoss
+from brainseg.models import ModelSpec, UNeXt, create_model
+from brainseg.training import SegmentationTask, TrainConfig, read_config
+from brainseg.training.config import (
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    to_config,
+)
+from brainseg.training.task import augmented
 from brainseg.transforms import course_augmentation, strong_augmentation
 
 
@@ -58,6 +70,121 @@ def test_the_optimiser_has_the_configured_numbers(name: str) -> None:
     assert group.get("decoupled_weight_decay", False) == (name == "AdamW")
 
 
+@pytest.mark.parametrize(("name", "decay"), [("Adam", 0.0), ("AdamW", 1e-2), ("SGD", 0.0)])
+def test_a_weight_decay_that_is_not_given_is_the_optimisers_own(name: str, decay: float) -> None:
+    optimizer = task(optimizer=OptimizerConfig(name=name)).configure_optimizers()  # type: ignore[arg-type]
+    assert optimizer.param_groups[0]["weight_decay"] == decay
+    assert inspect.signature(getattr(torch.optim, name)).parameters["weight_decay"].default == decay
+
+
+def by_command(options: list[str]) -> TrainConfig:
+    command = parser()
+    return to_config(command.instantiate(command.parse_args(options)))
+
+
+LOSSES = [
+    name for name in losses.__all__ if name.endswith("Loss") and name not in ("DeepSupervisionLoss", "BCEDiceLoss")
+]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_that_is_named_has_its_own_defaults(name: str, tmp_path: Path) -> None:
+    """By option, by file and in Python; and it trains."""
+    (tmp_path / "config.yaml").write_text(f"loss: {{name: {name}}}")
+    by_option = by_command(["--loss.name", name]).loss
+    expected = getattr(losses, name)()
+    for config in (by_option, read_config(tmp_path / "config.yaml").loss, LossConfig(name=name)):
+        module = task(loss=config)
+        assert repr(module.loss) == repr(expected)
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.rand(2, 1, 32, 32).round()}
+    step = module.step(batch, torch.Generator())
+    step.loss.backward()
+    assert step.loss.isfinite()
+    assert module.model.head.weight.grad.abs().sum() > 0
+
+
+def test_the_default_loss_has_the_arguments_of_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("loss: {name: BCEDiceLoss}")
+    by_option = by_command(["--loss.name", "BCEDiceLoss"]).loss
+    for config in (LossConfig(), by_option, read_config(tmp_path / "config.yaml").loss):
+        assert repr(task(loss=config).loss) == repr(BCEDiceLoss(batch=True, smooth=1.0))
+    assert repr(task(loss=LossConfig(arguments={})).loss) == repr(BCEDiceLoss())
+    assert repr(task(loss=LossConfig(arguments={"smooth": 2.0})).loss) == repr(BCEDiceLoss(smooth=2.0))
+
+
+@pytest.fixture(scope="module")
+def multiclass(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a network of background, oedema and core."""
+    folder = tmp_path_factory.mktemp("multiclass")
+    model = create_model("unext_tiny", num_classes=3)
+    model.spec = ModelSpec(task="multiclass", class_names=("background", "oedema", "core"))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("masks", [2, 3])
+def test_classes_that_exclude_each_other_train_by_softmax_and_are_scored_by_the_likeliest(
+    multiclass: Path, masks: int
+) -> None:
+    config = TrainConfig(model=ModelConfig(name="unext_tiny", weights=str(multiclass)))
+    module = SegmentationTask(
+        config, in_channels=3, num_classes=masks, class_names=[f"class_{k}" for k in range(masks)]
+    )
+    assert module.model.spec.task == "multiclass"
+    assert module.model.spec.class_names == ("background", "oedema", "core")
+    assert (module.run.loss.name, repr(module.loss)) == ("CEDiceLoss", repr(CEDiceLoss()))
+    generator = torch.Generator().manual_seed(0)
+    indices = torch.randint(3, (2, 32, 32), generator=generator)
+    every = F.one_hot(indices, 3).movedim(-1, 1).float()
+    batch = {"image": torch.rand(2, 3, 32, 32, generator=generator), "mask": every[:, 3 - masks :]}
+    step = module.eval().step(batch)
+    torch.testing.assert_close(step.parts["ce"], F.cross_entropy(step.logits, indices))
+    found, true, _ = step.masks(module.model.spec)
+    likeliest = step.logits.argmax(1)
+    assert torch.equal(found, torch.stack([likeliest == 1, likeliest == 2], dim=1))
+    assert torch.equal(true, every[:, 1:].bool())
+    assert module.val_scores["dice_patient"].num_classes == 2
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "BCEDiceLoss"])
+def test_pixels_that_do_not_count_have_no_gradient(name: str) -> None:
+    module = task(loss=LossConfig(name=name), data=DataConfig(augmentation="none"))
+    logits = torch.zeros(2, 1, 32, 32, requires_grad=True)
+    valid = torch.ones(2, 1, 32, 32, dtype=torch.bool)
+    valid[..., :16] = False
+    target = torch.rand(2, 1, 32, 32).round()
+    loss, _ = module.compute_loss(logits, target, valid=valid)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient[..., :16].abs().max() == 0
+    assert gradient[..., 16:].abs().max() > 0
+
+
+def test_where_pixels_count_is_moved_with_the_images() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    valid = images[:, :1] > 0.5
+    batch = {"image": images, "mask": (images[:, 1:2] > 0.5).float(), "valid": valid}
+    moved = augmented(batch, course_augmentation(), torch.Generator().manual_seed(1))
+    assert not torch.equal(moved["image"], images)
+    assert torch.equal(moved["valid"], moved["image"][:, :1] > 0.5)
+    assert torch.equal(moved["mask"], (moved["image"][:, 1:2] > 0.5).float())
+
+
+def test_what_a_data_set_says_of_its_masks_is_taken_over() -> None:
+    names = ("background", "oedema", "core")
+    module = SegmentationTask(
+        TrainConfig(model=ModelConfig(name="unext_tiny")),
+        in_channels=3,
+        num_classes=3,
+        task="multiclass",
+        class_names=names,
+    )
+    assert (module.model.spec.task, module.model.spec.class_names) == ("multiclass", names)
+    single = SegmentationTask(
+        TrainConfig(model=ModelConfig(name="unext_tiny")), in_channels=3, num_classes=1, class_names=("tumour",)
+    )
+    assert single.model.spec.class_names == ("tumour",)
+
+
 def test_deep_supervision_trains_every_head() -> None:
     module = task()
     assert isinstance(module.loss, BCEDiceLoss)
@@ -83,6 +210,27 @@ def test_training_starts_from_weights(tmp_path: Path) -> None:
     module = SegmentationTask(config, in_channels=3, num_classes=1)
     for name, value in module.model.state_dict().items():
         torch.testing.assert_close(value, saved.state_dict()[name], rtol=0, atol=0)
+
+
+def test_the_input_is_that_of_the_weights_unless_one_is_named(tmp_path: Path) -> None:
+    trained = {"name": "Normalize", "arguments": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    model = create_model("unext_tiny")
+    model.normalization = trained
+    model.save_pretrained(tmp_path / "weights")
+    weights = ModelConfig(name="unext_tiny", weights=str(tmp_path / "weights"))
+    module = SegmentationTask(TrainConfig(model=weights), in_channels=3, num_classes=1)
+    assert module.model.normalization == trained
+    assert module.input is not None
+    assert module.input.config == trained
+    named = TrainConfig(model=weights, data=DataConfig(input="none"))
+    assert SegmentationTask(named, in_channels=3, num_classes=1).model.normalization is None
+    assert task().model.normalization == {"name": "ForegroundZScore", "arguments": {"fraction": 0.1}}
+
+
+def test_mask_dino_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    config = TrainConfig(model=ModelConfig(name="mask_dino_small"))
+    SegmentationTask(config, in_channels=3, num_classes=1)
+    assert "trained by the BCEDiceLoss of its masks here, not by its own criterion" in caplog.text
 
 
 def test_the_normalization_is_saved_with_the_network() -> None:

@@ -39,6 +39,10 @@ def main() -> None:
         raise SystemExit(message) from error
     except (OSError, ValueError) as error:
         stop(str(error))
+    except FloatingPointError as error:  # a run that diverged
+        stop(str(error), code=1)
+    except KeyboardInterrupt as error:
+        stop(str(error) or "interrupted", code=130)
 
 
 def _parser(name: str | None) -> "ArgumentParser":

@@ -11,7 +11,7 @@ def say(text: str) -> None:
     Console(markup=False).print(text, soft_wrap=True, highlight=False)
 
 
-def stop(message: str) -> NoReturn:
-    """One line and exit code 2: what is wrong is the user's to change."""
+def stop(message: str, *, code: int = 2) -> NoReturn:
+    """One line and an exit code, by default that of what is the user's to change."""
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    raise SystemExit(2)
+    raise SystemExit(code)

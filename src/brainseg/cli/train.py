@@ -1,5 +1,6 @@
 """`brainseg train`."""
 
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,14 @@ def parser() -> Parser:
         help=f"YAML file, or one of {', '.join(shipped_configs())}; options after it override it",
     )
     train.add_argument("--run", type=Path, help="folder of the run (default: runs/<time>)")
-    train.add_argument("--resume", type=Path, help="folder of a run to go on with, by its own configuration")
+    train.add_argument(
+        "--resume",
+        type=Path,
+        help="folder of a run to go on with, by its own configuration; with it --epochs extends the run",
+    )
+    train.add_argument(
+        "--replan", action="store_true", help="with --resume and --epochs: a cosine falls anew over so many epochs"
+    )
     add_memory_option(train)
     train.add_class_arguments(TrainConfig)
     return train
@@ -46,15 +54,28 @@ def parser() -> Parser:
 def run(options: Any) -> None:
     """Runs it."""
     from brainseg.training import resume, train  # makes Lightning importable
+    from brainseg.training.resuming import PLACES
     from lightning.pytorch.utilities import rank_zero_only  # isort: skip
 
     config = to_config(options)
     if options.resume is not None:
-        if config != TrainConfig() or options.run is not None:
-            raise ValueError("--resume takes everything from the run's own config.yaml; leave the other options out")
-        resume(options.resume)
         folder = options.resume
+        places = [f"--{name}" for name in PLACES]
+        named = {word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+        if fixed := sorted(named - {"--resume", "--replan", "--epochs", "--keep_freed_memory", *places}):
+            raise ValueError(
+                f"--resume takes {', '.join(fixed)} from the run's own config.yaml; leave the other options out (only "
+                f"--epochs and {', '.join(places)} may change)"
+            )
+        resume(
+            folder,
+            epochs=config.epochs if "--epochs" in named else None,
+            replan=options.replan,
+            places={place[2:]: options[place[2:]] for place in places if place in named},
+        )
     else:
+        if options.replan:
+            raise ValueError("--replan goes with --resume RUN --epochs N")
         folder = options.run or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         train(config, folder)
     rank_zero_only(say)(f"The run: {folder.resolve()}. Next: brainseg evaluate {folder}")

@@ -12,7 +12,8 @@ from brainseg.training.config import TrainConfig, read_config, shipped_configs, 
 if TYPE_CHECKING:
     from brainseg.training.data import SliceDataModule
     from brainseg.training.evaluation import Evaluation, evaluate
-    from brainseg.training.fit import resume, train
+    from brainseg.training.fit import train
+    from brainseg.training.resuming import resume
     from brainseg.training.task import SegmentationTask
 
 make_importable()
@@ -22,7 +23,7 @@ _LAZY = {
     "SegmentationTask": "task",
     "SliceDataModule": "data",
     "evaluate": "evaluation",
-    "resume": "fit",
+    "resume": "resuming",
     "train": "fit",
 }
 

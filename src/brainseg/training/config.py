@@ -4,11 +4,13 @@ Does not import Lightning, so that the command line can list its options without
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from brainseg._whole import written_whole
+from brainseg.checks import check_counts
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -40,8 +42,10 @@ class DataConfig:
         split: JSON file with the patients of each part; None for split.json in the root, or where there is none a
             split of 80 to 20 per cent by the run's seed.
         batch_size: slices a step on each device.
-        image_size: height and width to which slices and masks are resized, such as [128, 128]; None leaves them.
-        input: how channels are ordered and scaled, by name (`brainseg.training.inputs`).
+        image_size: height and width to which slices and masks are resized, such as [128, 96], or the side of a square;
+            None leaves them.
+        input: how channels are scaled: foreground_z_score, course, course_fixed, or none; None for what the network's
+            weights were trained with, and foreground_z_score where they do not say.
         augmentation: course for flips and quarter turns, strong for those of nnU-Net, none for none.
         workers: processes that read; slices come from a memory map, so that 0 is enough for small networks.
         cache_dir: where decoded slices are kept; None for the user's cache folder.
@@ -51,8 +55,8 @@ class DataConfig:
     format: Literal["lgg", "folder"] = "lgg"
     split: str | None = None
     batch_size: int = 8
-    image_size: tuple[int, int] | None = None
-    input: str = "foreground_z_score"
+    image_size: tuple[int, int] | int | None = None
+    input: str | None = None
     augmentation: Literal["course", "strong", "none"] = "course"
     workers: int = 0
     cache_dir: str | None = None
@@ -60,6 +64,16 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check(self.batch_size >= 1, f"data.batch_size must be 1 or more, got {self.batch_size}")
         _check(self.workers >= 0, f"data.workers must be 0 or more, got {self.workers}")
+        if self.image_size is not None:
+            sides = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+            height, width = check_counts("data.image_size", sides, 2)
+            self.image_size = (height, width)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of what the network sees, None for that of the files."""
+        assert not isinstance(self.image_size, int)
+        return self.image_size
 
 
 @dataclass
@@ -67,12 +81,22 @@ class LossConfig:
     """The loss.
 
     Attributes:
-        name: a class of `brainseg.losses`.
-        arguments: of its constructor.
+        name: a class of `brainseg.losses`; None for BCEDiceLoss, and for CEDiceLoss where classes exclude each other
+            (task multiclass). There are BCEDiceLoss, BCELoss,
+            BoundaryLoss, CEDiceLoss, CrossEntropyLoss, DiceFocalLoss, DiceLoss, FocalLoss, FocalTverskyLoss,
+            GeneralizedDiceLoss, JaccardLoss, LovaszLoss, MCCLoss, SoftClDiceLoss, TverskyLoss.
+        arguments: of its constructor, which keeps its own defaults for those that are not given; None for the recipe's
+            {batch: true, smooth: 1.0} of BCEDiceLoss, and none for every other loss.
     """
 
-    name: str = "BCEDiceLoss"
-    arguments: dict[str, Any] = field(default_factory=lambda: {"batch": True, "smooth": 1.0})
+    name: str | None = None
+    arguments: dict[str, Any] | None = None
+
+    def decided(self, *, multiclass: bool) -> "LossConfig":
+        """With the name and the arguments that a run of this task has."""
+        name = self.name or ("CEDiceLoss" if multiclass else "BCEDiceLoss")
+        recipe = {"batch": True, "smooth": 1.0} if name == "BCEDiceLoss" else {}
+        return LossConfig(name, recipe if self.arguments is None else self.arguments)
 
 
 @dataclass
@@ -82,20 +106,29 @@ class OptimizerConfig:
     Attributes:
         name: Adam adds the weight decay to the gradient (L2), AdamW decouples it.
         lr: learning rate at the start.
-        weight_decay: factor of the weights.
+        weight_decay: factor of the weights; None for the optimiser's own default, 0.01 for AdamW and 0 for the others.
         momentum: of SGD.
         nesterov: of SGD.
     """
 
     name: Literal["Adam", "AdamW", "SGD"] = "AdamW"
     lr: float = 1e-3
-    weight_decay: float = 1e-2
+    weight_decay: float | None = None
     momentum: float = 0.9
     nesterov: bool = False
 
+    @property
+    def decay(self) -> float:
+        """The weight decay, the optimiser's own default where none is given."""
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return 1e-2 if self.name == "AdamW" else 0.0
+
     def __post_init__(self) -> None:
-        _check(self.lr > 0, f"optimizer.lr must be above 0, got {self.lr}")
-        _check(self.weight_decay >= 0, f"optimizer.weight_decay must be 0 or more, got {self.weight_decay}")
+        _check(0 < self.lr < math.inf, f"optimizer.lr must be a number above 0, got {self.lr}")
+        decay = self.weight_decay
+        _check(decay is None or 0 <= decay < math.inf, f"optimizer.weight_decay must be a number from 0, got {decay}")
+        _check(0 <= self.momentum < math.inf, f"optimizer.momentum must be a number from 0, got {self.momentum}")
         _check(self.momentum > 0 or not self.nesterov, "optimizer.nesterov needs a momentum above 0")
 
 
@@ -124,6 +157,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         _check(0 < self.factor < 1, f"schedule.factor must lie between 0 and 1, got {self.factor}")
         _check(self.patience >= 0, f"schedule.patience must be 0 or more, got {self.patience}")
+        _check(0 <= self.minimum_lr < math.inf, f"schedule.minimum_lr must be a number from 0, got {self.minimum_lr}")
+        _check(0 < self.gamma < math.inf, f"schedule.gamma must be a number above 0, got {self.gamma}")
 
 
 @dataclass
@@ -137,10 +172,11 @@ class TrainConfig:
         optimizer: how.
         schedule: with which learning rates.
         epochs: how often every training slice is seen.
-        monitor: column of metrics.csv that names the best epoch; losses are best when lowest, all else when highest.
+        monitor: column of metrics.csv that names the best epoch: val_loss (lowest), or val_dice_ or val_iou_ with
+            slice, patient, dataset or batch (highest; of equal ones that with the lowest val_loss).
         patience: stop after so many epochs without a better `monitor`; None never stops early.
         seed: of weights, order and augmentation.
-        precision: Lightning's: 32-true, bf16-mixed, 16-mixed, 64-true.
+        precision: Lightning's: 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true.
         accelerator: Lightning's: auto, cpu, gpu.
         devices: how many on each machine, or auto.
         nodes: how many machines.
@@ -213,19 +249,33 @@ def write_config(config: TrainConfig, path: Path) -> None:
         partial.write_text(yaml.safe_dump(plain(config), sort_keys=False))
 
 
-def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """The configuration with paths that hold wherever it is read."""
+def decided(config: TrainConfig) -> TrainConfig:
+    """The configuration with what it leaves open decided, but for the loss, and paths that hold wherever it is read.
+
+    Raises:
+        ValueError: fields that were set to something that cannot be.
+    """
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().absolute())
 
-    data = replace(
-        config.data,
-        root=absolute(config.data.root),
-        split=absolute(config.data.split),
-        cache_dir=absolute(config.data.cache_dir),
+    root = config.data.root
+    if root is None and config.data.format == "lgg":
+        from brainseg.data import lgg_root
+
+        root = str(lgg_root())
+    return replace(
+        config,
+        model=replace(config.model, weights=absolute(config.model.weights)),
+        data=replace(
+            config.data,
+            root=absolute(root),
+            split=absolute(config.data.split),
+            cache_dir=absolute(config.data.cache_dir),
+        ),
+        optimizer=replace(config.optimizer),
+        schedule=replace(config.schedule),
     )
-    return replace(config, data=data, model=replace(config.model, weights=absolute(config.model.weights)))
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:

@@ -31,8 +31,8 @@ class SliceDataModule(LightningDataModule):
         self.config, self.seed = config, seed
         self.train_set = open_part(config, split, "train")
         self.val_set = open_part(config, split, "validation")
-        self.collate = Collate(config.image_size)
-        _check_shapes([*self.train_set.shapes, *self.val_set.shapes], one_size=config.image_size is None)
+        self.collate = Collate(config.size)
+        _check_shapes([*self.train_set.shapes, *self.val_set.shapes], one_size=config.size is None)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         world, rank = self._processes()
@@ -91,7 +91,10 @@ class Collate:
     def _resized(self, sample: Sample) -> Sample:
         assert self.resize is not None
         images, masks = self.resize(sample["image"][None], sample["mask"][None])
-        return {**sample, "image": images[0], "mask": masks[0]}
+        resized: Sample = {**sample, "image": images[0], "mask": masks[0]}
+        if "valid" in sample:
+            resized["valid"] = self.resize(sample["image"][None], sample["valid"][None])[1][0]
+        return resized
 
 
 class EvenBatches(Sampler[list[int]]):

@@ -1,11 +1,15 @@
 """A run's folder: config.yaml, split.json, metrics.csv, best/ and last.ckpt."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from brainseg._whole import written_whole
 from brainseg.report import write_rows, write_values
 from brainseg.training.task import SegmentationTask
 
@@ -51,15 +55,26 @@ class RunFolder(Checkpoint):
         values = {name: value.item() for name, value in logged if name.startswith(("train_", "val_"))}
         self.rows.append({"epoch": trainer.current_epoch + 1, "lr": self.lr, **values})
         self.stopped = trainer.should_stop
-        partial = self.folder / "last.partial"
-        try:
-            trainer.save_checkpoint(partial)
-        except RuntimeError as error:  # PyTorch's word for a full disk
-            raise OSError(f"{partial} cannot be written: {error}") from error
+        trainer.save_checkpoint(self.folder / "last.ckpt")
         if trainer.is_global_zero:
-            partial.replace(self.folder / "last.ckpt")
             self._write(pl_module)
             trainer.print(describe(self.rows[-1], self.monitor))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        if self.rows and (doubt := self.doubt()):
+            trainer.print(doubt)
+
+    def doubt(self) -> str:
+        """What speaks against the best weights: a score that tells no epoch from another; empty if it does."""
+        values = {row[self.monitor] for row in self.rows}
+        if all(math.isnan(value) for value in values):
+            said = "is no number in any epoch (nothing to find in the validation slices, and nothing found)"
+        elif self.mode == "max" and values == {0.0}:
+            said = f"is 0 in each of {len(self.rows)} epochs: nothing is found"
+        else:
+            return ""
+        best = self.best["epoch"]
+        return f"{self.monitor} {said}; best/ holds epoch {best}, that of the lowest val_loss, and is no good model yet"
 
     def _write(self, pl_module: LightningModule) -> None:
         """What follows from the rows: their table, and the weights if the last of them is the best."""
@@ -71,9 +86,33 @@ class RunFolder(Checkpoint):
 
     @property
     def best(self) -> Row:
-        """The first row with the best value of `monitor`; without any number the first of all."""
-        numbers = [row for row in self.rows if row[self.monitor] == row[self.monitor]] or self.rows
-        return (min if self.mode == "min" else max)(numbers, key=lambda row: row[self.monitor])
+        """The row with the best value of `monitor`, of equal ones the first with the lowest validation loss.
+
+        No number is worse than any.
+        """
+        sign = 1 if self.mode == "min" else -1
+
+        def order(row: Row) -> tuple[float, float]:
+            values = (sign * row[self.monitor], row["val_loss"])
+            return (values[0] if not math.isnan(values[0]) else math.inf, values[1])
+
+        return min(self.rows, key=order)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoint files, written whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Writes the file in one move.
+
+        Raises:
+            OSError: a full or read-only disk; it names the file.
+        """
+        with written_whole(Path(path)) as partial:
+            try:
+                torch.save(checkpoint, partial)
+            except RuntimeError as error:  # PyTorch's word for a full disk
+                raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def describe(row: Row, monitor: str) -> str:

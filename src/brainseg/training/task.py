@@ -1,8 +1,11 @@
 """One training run as a Lightning module: network, loss, optimiser, schedule, metrics."""
 
-from collections.abc import Callable, Mapping
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,13 +15,38 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 
 from brainseg import losses
 from brainseg._names import no_such
-from brainseg.models import SegmentationModel, create_model
+from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, create_model
+from brainseg.models.files import find_folder, read_config
+from brainseg.models.spec import Task
 from brainseg.training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig, plain
 from brainseg.training.inputs import create_input
 from brainseg.training.scores import create_scores, named, scored_masks, scored_names
-from brainseg.transforms import Compose, course_augmentation, strong_augmentation
+from brainseg.training.targets import to_target, valid_of
+from brainseg.transforms import Compose, Transform, course_augmentation, create_transform, strong_augmentation
+
+logger = logging.getLogger(__name__)
 
 AUGMENTATIONS: dict[str, Callable[[], Compose]] = {"course": course_augmentation, "strong": strong_augmentation}
+
+
+class Step(NamedTuple):
+    """What a network makes of a batch.
+
+    Attributes:
+        batch: of `brainseg.data.Sample`s, as the network saw it.
+        logits: (B, K, H, W), the finest of those of deep supervision.
+        loss: of all logits.
+        parts: of the loss, empty for a loss without any.
+    """
+
+    batch: Mapping[str, Any]
+    logits: Tensor
+    loss: Tensor
+    parts: Mapping[str, Tensor]
+
+    def masks(self, spec: ModelSpec) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What was found, what is true, and where it counts, as `scored_masks` has them."""
+        return scored_masks(spec, self.logits, self.batch)
 
 
 class SegmentationTask(LightningModule):
@@ -28,28 +56,58 @@ class SegmentationTask(LightningModule):
     parts, and Dice and IoU by slice, patient, data set and batch (val_dice_patient, ...); of several classes the Dice
     of each by its name (val_dice_patient_core, ...). What is scored is what the model's spec makes of its logits.
 
+    The task of the network's `spec` decides what the masks become: targets of sigmoids, or class indices of a softmax.
+
     Args:
         config: the run.
         in_channels: channels of the images, unless the configuration names them.
-        num_classes: channels of the masks, likewise.
+        num_classes: channels of the logits, likewise.
+        task: what the data set's masks mean; None for what the network's weights say.
+        class_names: of the data set's masks, likewise.
+        spec: of a run that goes on, whose weights follow: none are looked for here.
+
+    Attributes:
+        run: the configuration, with the loss that the task decides on.
+        model: the network; its `spec` is what the run trains it for.
+
+    Raises:
+        ValueError: names or arguments that do not exist or do not fit each other.
     """
 
-    def __init__(self, config: TrainConfig, *, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        in_channels: int,
+        num_classes: int,
+        task: Task | None = None,
+        class_names: Sequence[str] | None = None,
+        spec: ModelSpec | None = None,
+    ) -> None:
         super().__init__()
-        self.run = config
-        self.model = _create_model(config, in_channels=in_channels, num_classes=num_classes)
-        self.loss = _create_loss(config.loss, deep_supervision=config.model.deep_supervision)
-        self.input = create_input(config.data.input)
-        self.model.spec = replace(
-            self.model.spec,
-            image_size=config.data.image_size,
-            normalization=None if self.input is None else self.input.config,
+        self.model = _create_model(config, trained=spec is not None, in_channels=in_channels, num_classes=num_classes)
+        if spec is None:
+            spec = _with_classes(self.model.spec, task, class_names)
+            self.input = _find_input(config, spec)
+            normalization = None if self.input is None else self.input.config
             # Of the three sequences of the LGG data FLAIR shows tumour best.
-            shown_channel=1 if config.data.format == "lgg" else None,
-        )
+            channel = 1 if config.data.format == "lgg" else None
+            spec = replace(spec, image_size=config.data.size, normalization=normalization, shown_channel=channel)
+        else:
+            self.input = None if spec.normalization is None else create_transform(spec.normalization)
+        self.model.spec = spec
+        self.run = replace(config, loss=config.loss.decided(multiclass=spec.task == "multiclass"))
+        self.loss = _create_loss(self.run.loss, deep_supervision=config.model.deep_supervision)
+        if isinstance(self.model, MaskDINO):
+            logger.warning(
+                "%s is trained by the %s of its masks here, not by its own criterion (matched queries, boxes, "
+                "denoising), which its published results need; model.criterion serves a loop of your own",
+                config.model.name,
+                self.run.loss.name,
+            )
         chosen = config.data.augmentation
         self.augmentation = None if chosen == "none" else AUGMENTATIONS[chosen]()
-        self.class_names = scored_names(self.model.spec)
+        self.class_names = scored_names(spec)
         self.train_scores = create_scores(self.class_names, aggregations=["batch"], prefix="train_")
         self.val_scores = create_scores(self.class_names, prefix="val_")
 
@@ -63,22 +121,27 @@ class SegmentationTask(LightningModule):
         torch.manual_seed(self._seed(-1 - self.current_epoch))
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        images, target = batch["image"], batch["mask"]
-        if self.augmentation is not None:
-            generator = torch.Generator(self.device).manual_seed(self._seed(self.global_step))
-            images, target = self.augmentation(images, target, generator=generator)
-        logits = self(images)
-        loss, parts = self.compute_loss(logits, target)
-        finest = logits if isinstance(logits, Tensor) else logits[0]
-        found, true, valid = scored_masks(self.model.spec, finest, {**batch, "mask": target})
+        generator = torch.Generator(self.device).manual_seed(self._seed(self.global_step))
+        step = self.step(batch, generator)
+        found, true, valid = step.masks(self.model.spec)
         scores = self.train_scores(found, true, valid=valid)
-        self._log("train_loss", loss, parts, len(images))
+        self._log("train_loss", step)
         # Shown as they are: a mean over processes would be asked for by the first one alone, which has the bar.
-        self.log_dict({"loss": loss, "dice": scores["train_dice_batch"]}, prog_bar=True, batch_size=len(images))
-        return loss
+        shown = {"loss": step.loss, "dice": scores["train_dice_batch"]}
+        self.log_dict(shown, prog_bar=True, batch_size=len(batch["image"]))
+        return step.loss
+
+    def step(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Step:
+        """What the network makes of a batch, augmented by what the generator draws if one is given."""
+        if self.augmentation is not None and generator is not None:
+            batch = augmented(batch, self.augmentation, generator)
+        logits, target = self(batch["image"]), to_target(batch["mask"], self.model.spec)
+        loss, parts = self.compute_loss(logits, target, **valid_of(batch))
+        return Step(batch, logits if isinstance(logits, Tensor) else logits[0], loss, parts)
 
     def on_train_epoch_end(self) -> None:
         self.log_dict(named(self.train_scores, self.class_names))
+        self._stop_if_not_finite()
         # Here and not by Lightning, which does so after checkpoints of the epoch are written.
         self.step_schedule(val_loss=self.trainer.callback_metrics["val_loss"].item())
 
@@ -90,11 +153,9 @@ class SegmentationTask(LightningModule):
             self.schedule.step()
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
-        images, target = batch["image"], batch["mask"]
-        logits = self(images)
-        loss, parts = self.compute_loss(logits, target)
-        self._log("val_loss", loss, parts, len(images))
-        found, true, valid = scored_masks(self.model.spec, logits, batch)
+        step = self.step(batch)
+        self._log("val_loss", step)
+        found, true, valid = step.masks(self.model.spec)
         self.val_scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)
 
     def on_validation_epoch_end(self) -> None:
@@ -108,6 +169,7 @@ class SegmentationTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["schedule"] = self.schedule.state_dict()
         checkpoint["config"] = plain(self.run)
+        checkpoint["spec"] = self.model.spec.to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._schedule_state = checkpoint["schedule"]
@@ -117,39 +179,123 @@ class SegmentationTask(LightningModule):
         if state := self.__dict__.pop("_schedule_state", None):
             self.schedule.load_state_dict(state)
 
-    def compute_loss(self, logits: Tensor | list[Tensor], target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss and its parts, which are empty for a loss without any."""
-        if (parts := getattr(self.loss, "parts", None)) is not None:
-            in_parts: tuple[Tensor, Mapping[str, Tensor]] = parts(logits, target)
-            return in_parts
-        return self.loss(logits, target), {}
+    def on_train_start(self) -> None:
+        # Here and not earlier: the state of the optimiser, and with it the rate, is restored last.
+        if isinstance(self.schedule, CosineAnnealingLR) and self.schedule.T_max != self.run.epochs:
+            self._replan(self.schedule)
 
-    def _log(self, name: str, loss: Tensor, parts: Mapping[str, Tensor], batch_size: int) -> None:
-        values = {name: loss, **{f"{name}_{part}": value for part, value in parts.items()}}
+    def _replan(self, schedule: CosineAnnealingLR) -> None:
+        """The rates of a cosine over the epochs of the run, from where it stands; torch computes each from the last."""
+        schedule.T_max, done = self.run.epochs, schedule.last_epoch
+        for group, start in zip(self.optimizer.param_groups, schedule.base_lrs, strict=True):
+            group["lr"] = (
+                schedule.eta_min + (start - schedule.eta_min) * (1 + math.cos(math.pi * done / schedule.T_max)) / 2
+            )
+
+    def compute_loss(
+        self, logits: Tensor | list[Tensor], target: Tensor, **where: Tensor
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss, of `valid` pixels if that is given, and its parts, which are empty for a loss without any."""
+        if (parts := getattr(self.loss, "parts", None)) is not None:
+            in_parts: tuple[Tensor, Mapping[str, Tensor]] = parts(logits, target, **where)
+            return in_parts
+        return self.loss(logits, target, **where), {}
+
+    def _stop_if_not_finite(self) -> None:
+        """Before anything of the epoch is kept, and on all processes alike: these values are theirs in common."""
+        for name in ("train_loss", "val_loss"):
+            if not self.trainer.callback_metrics[name].isfinite():
+                raise not_finite(
+                    f"{name} is {self.trainer.callback_metrics[name].item()}", self.run, self.current_epoch
+                )
+        if wrong := weights_not_finite(self.model):
+            raise not_finite(f"the weights {wrong} are not finite", self.run, self.current_epoch)
+
+    def _log(self, name: str, step: Step) -> None:
+        values = {name: step.loss, **{f"{name}_{part}": value for part, value in step.parts.items()}}
         for key, value in values.items():
-            self.log(key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=batch_size)
+            self.log(key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(step.logits))
 
     def _seed(self, number: int) -> int:
         rank = self.trainer.global_rank
         return ((self.run.seed * 1_000_003 + number) * 1_009 + rank) % 2**63
 
 
-def _create_model(config: TrainConfig, **data: int) -> SegmentationModel:
-    arguments = {**data, **config.model.arguments}
+def augmented(batch: Mapping[str, Any], augmentation: Compose, generator: torch.Generator) -> dict[str, Any]:
+    """The batch with images and masks, and where they count, moved and changed as the generator draws."""
+    images, masks, valid = batch["image"], batch["mask"], batch.get("valid")
+    if valid is None:
+        images, masks = augmentation(images, masks, generator=generator)
+        return {**batch, "image": images, "mask": masks}
+    images, both = augmentation(images, torch.cat([masks, valid.to(masks.dtype)], dim=1), generator=generator)
+    return {**batch, "image": images, "mask": both[:, :-1], "valid": both[:, -1:] > 0}
+
+
+def not_finite(what: str, config: TrainConfig, epoch: int) -> FloatingPointError:
+    """The error of a run that diverged in an epoch, which counts from 0."""
+    causes = [f"a learning rate that is too high (optimizer.lr is {config.optimizer.lr:g})"]
+    if not config.precision.startswith(("32", "64")):
+        causes.append(f"numbers beyond the range of precision {config.precision} (try 32-true or bf16-mixed)")
+    causes.append("starting weights or slices that hold such values already")
+    kept = f"last.ckpt and best/ stay as epoch {epoch} left them" if epoch else "there is nothing to go on from"
+    return FloatingPointError(
+        f"epoch {epoch + 1}: {what}, so the run ends; likely causes: {', or '.join(causes)}; {kept}"
+    )
+
+
+def weights_not_finite(model: nn.Module) -> str:
+    """The first weight or statistic that holds NaN or infinity, and how many do; empty if none does."""
+    values = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
+    wrong = [name for name, sound in zip(values, finite, strict=True) if not sound]
+    return "" if not wrong else wrong[0] + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+
+
+def _create_model(config: TrainConfig, *, trained: bool, in_channels: int, num_classes: int) -> SegmentationModel:
+    """The network with its starting weights, or without if it has been trained since."""
+    weights = None if trained else config.model.weights
+    if weights is not None and Path(weights).is_dir():
+        spec = read_config(find_folder(Path(weights))).spec
+        # Masks are of classes, and the background of a softmax is one more.
+        if spec is not None and spec.task == "multiclass" and spec.num_classes == num_classes + 1:
+            num_classes += 1
+    arguments = {"in_channels": in_channels, "num_classes": num_classes, **config.model.arguments}
     if config.model.deep_supervision:
         arguments["deep_supervision"] = True
+    if trained:
+        arguments.pop("pretrained", None)
     try:
-        return create_model(config.model.name, weights=config.model.weights, **arguments)
+        return create_model(config.model.name, weights=weights, **arguments)
     except TypeError as error:
         raise ValueError(f"model.arguments do not fit {config.model.name}: {error}") from error
+
+
+def _with_classes(spec: ModelSpec, task: Task | None, class_names: Sequence[str] | None) -> ModelSpec:
+    """The spec with task and names of the data set, where it has any and they are those of the network's classes.
+
+    Classes exclude each other if the data set or the network says so; masks in files of their own do not say.
+    """
+    if task == "multiclass" and spec.task != task:
+        spec = replace(spec, task=task, class_names=tuple(class_names or spec.class_names), threshold=None)
+    unnamed = ModelSpec.of_classes(spec.num_classes).class_names
+    if class_names is None or len(class_names) != spec.num_classes or tuple(class_names) == unnamed:
+        return spec
+    return replace(spec, class_names=tuple(class_names))
+
+
+def _find_input(config: TrainConfig, spec: ModelSpec) -> Transform | None:
+    """The input that is asked for, else that of the network's weights, else the recipe's."""
+    if config.data.input is not None:
+        return create_input(config.data.input)
+    return create_input("foreground_z_score") if spec.normalization is None else create_transform(spec.normalization)
 
 
 def _create_loss(config: LossConfig, *, deep_supervision: bool) -> nn.Module:
     known = [name for name in losses.__all__ if name.endswith("Loss") and name != "DeepSupervisionLoss"]
     if config.name not in known:
-        raise ValueError(no_such("loss", config.name, known, most=1))
+        raise ValueError(no_such("loss", str(config.name), known, most=1))
     try:
-        loss: nn.Module = getattr(losses, config.name)(**config.arguments)
+        loss: nn.Module = getattr(losses, config.name)(**(config.arguments or {}))
     except TypeError as error:
         raise ValueError(f"loss.arguments do not fit {config.name}: {error}") from error
     return losses.DeepSupervisionLoss(loss) if deep_supervision else loss
@@ -158,11 +304,9 @@ def _create_loss(config: LossConfig, *, deep_supervision: bool) -> nn.Module:
 def _create_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.name == "SGD":
-        return SGD(
-            parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
-        )
+        return SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.decay, nesterov=config.nesterov)
     adam: type[Adam] = {"Adam": Adam, "AdamW": AdamW}[config.name]
-    return adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return adam(parameters, lr=config.lr, weight_decay=config.decay)
 
 
 def _create_schedule(config: ScheduleConfig, optimizer: Optimizer, epochs: int) -> LRScheduler | ReduceLROnPlateau:
