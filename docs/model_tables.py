@@ -7,6 +7,7 @@ What a table shows is counted by `summary`, or read from the tables of runs and 
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ COSTS = "parameters | GMACs | GFLOPs | training memory"
 
 def stages(name: str) -> str:
     """The boxes of a network in the order of the data."""
-    counted = summary(build(name))
+    counted = count(name)
     rows = [
         f"| `{s.name}` | {'x'.join(map(str, s.shape or ()))} | {s.parameters:,} | {s.macs / 1e6:,.2f} |"
         for s in counted.stages
@@ -36,7 +37,7 @@ def variants(pattern: str) -> str:
     """The registered networks of a family, and what one image of 256x256 costs."""
     models = {name: build(name) for name in list_models(pattern)}
     rows = [
-        f"| `{name}` | {', '.join(map(str, model.config['channels']))} | {costs(model)} |"
+        f"| `{name}` | {', '.join(map(str, model.config['channels']))} | {costs(count(name))} |"
         for name, model in models.items()
     ]
     return "\n".join([f"| name | channels | {COSTS} |", "|---|---|---:|---:|---:|---:|", *rows])
@@ -46,7 +47,7 @@ def resunets(_: str | None) -> str:
     """What the two choices of ResUNet cost."""
     choices = [(down, up) for down in ("stride", "pool") for up in ("bilinear", "transposed")]
     with torch.device("meta"):
-        rows = [f"| `{d}` | `{u}` | {costs(ResUNet(downsample=d, upsample=u))} |" for d, u in choices]  # type: ignore[arg-type]
+        rows = [f"| `{d}` | `{u}` | {costs(summary(ResUNet(downsample=d, upsample=u)))} |" for d, u in choices]  # type: ignore[arg-type]
     return "\n".join([f"| downsample | upsample | {COSTS} |", "|---|---|---:|---:|---:|---:|", *rows])
 
 
@@ -57,7 +58,9 @@ def encoders(names: str) -> str:
         with torch.device("meta"):
             model = UNet(encoder=name)
         strides = ", ".join(str(info["reduction"]) for info in model.feature_info)
-        rows.append(f"| `{name}` | {strides} | {', '.join(map(str, model.config['channels']))} | {costs(model)} |")
+        rows.append(
+            f"| `{name}` | {strides} | {', '.join(map(str, model.config['channels']))} | {costs(summary(model))} |"
+        )
     header = f"| encoder | strides | channels of the decoder | {COSTS} |"
     return "\n".join([header, "|---|---|---|---:|---:|---:|---:|", *rows])
 
@@ -66,11 +69,8 @@ def networks(pattern: str | None) -> str:
     """Every registered network, or those that match a pattern."""
     rows = []
     for name in list_models(pattern or "*"):
-        model = build(name)
-        plain = costs(model)
-        model.set_grad_checkpointing()
-        checkpointed = summary(model).activation_bytes / 2**20
-        rows.append(f"| `{name}` | {plain} ({checkpointed:.0f}) | {time_ratio(name)} |")
+        checkpointed = count(name, checkpointing=True).activation_bytes / 2**20
+        rows.append(f"| `{name}` | {costs(count(name))} ({checkpointed:.0f}) | {time_ratio(name)} |")
     return "\n".join([f"| name | {COSTS} | time |", "|---|---:|---:|---:|---:|---:|", *rows])
 
 
@@ -127,8 +127,14 @@ def build(name: str) -> SegmentationModel:
         return create_model(name)
 
 
-def costs(model: SegmentationModel) -> str:
-    counted = summary(model)
+@cache
+def count(name: str, *, checkpointing: bool = False) -> ModelSummary:
+    model = build(name)
+    model.set_grad_checkpointing(checkpointing)
+    return summary(model)
+
+
+def costs(counted: ModelSummary) -> str:
     memory = f"{counted.activation_bytes / 2**20:.0f} MiB"
     return f"{counted.parameters:,} | {counted.macs / 1e9:.4f} | {counted.flops / 1e9:.4f} | {memory}"
 

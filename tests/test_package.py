@@ -6,6 +6,7 @@ import sys
 import venv
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
@@ -23,26 +24,41 @@ MODULES = [
 ]
 
 
-def modules_after(code: str) -> set[str]:
-    code = f"{code}\nimport sys, json\nprint(json.dumps(sorted(name.partition('.')[0] for name in sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(json.loads(result.stdout))
+# Runs each program in a copy of a process that has imported torch and numpy, and prints what it has loaded.
+COPIES = """
+import json, os, sys
+import torch, numpy.random
+for program in sys.argv[1:]:
+    if os.fork() == 0:
+        before = set(sys.modules)
+        exec(program)
+        print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, program
+"""
+BUILD = "from brainseg.models import create_model; create_model('unext')(torch.rand(2, 3, 64, 64))"
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_importing_a_layer_loads_torch_and_numpy_alone(module: str) -> None:
-    allowed = modules_after("import torch, numpy.random") | sys.stdlib_module_names | {"brainseg"}
-    assert modules_after(f"import {module}") - allowed == set()
+def printed(*arguments: str) -> list[Any]:
+    command = [sys.executable, "-c", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_importing_a_layer_and_building_a_network_load_torch_and_numpy_alone() -> None:
+    programs = [*(f"import {layer}" for layer in LIGHT), BUILD]
+    loaded = dict(zip(programs, printed(COPIES, *programs), strict=True))
+    assert all("brainseg" in modules for modules in loaded.values())
+    allowed = sys.stdlib_module_names | {"brainseg", "torch", "numpy"}
+    heavy = {program: set(modules) - allowed for program, modules in loaded.items()}
+    assert heavy == {program: set() for program in programs}
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    assert modules_after("import brainseg") - set(sys.stdlib_module_names) - modules_after("") == {"brainseg"}
-
-
-def test_building_a_network_loads_no_more() -> None:
-    allowed = modules_after("import torch, numpy.random") | sys.stdlib_module_names | {"brainseg"}
-    code = "import torch; from brainseg.models import create_model; create_model('unext')(torch.rand(2, 3, 64, 64))"
-    assert modules_after(code) - allowed == set()
+    names = "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    (before,), (after,) = (printed(f"import json, sys\n{code}{names}") for code in ("", "import brainseg\n"))
+    assert set(after) - set(before) - sys.stdlib_module_names == {"brainseg"}
 
 
 def test_public_names_are_those_of_the_inventory() -> None:

@@ -1,6 +1,7 @@
 """What a network costs: counted by hand for small ones, as published, and as measured for what training keeps."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from brainseg.inference import optimize
 from brainseg.models import ModelSummary, ResUNet, SegmentationModel, UNet, create_model, list_models, summary
 from tests.models.contract import deep_supervision, narrow, saved_storages
+
+narrow_and_registered = pytest.mark.parametrize("build", [narrow, pytest.param(create_model, marks=pytest.mark.slow)])
 
 
 class OneConvolution(SegmentationModel):
@@ -128,10 +131,11 @@ def test_the_boxes_of_unet_are_met_in_the_order_of_the_paper() -> None:
     assert (shapes["decoder.0"], shapes["decoder.3"]) == ((512, 32, 32), (64, 256, 256))
 
 
+@narrow_and_registered
 @pytest.mark.parametrize("name", list_models())
-@pytest.mark.parametrize("size", [(256, 256), (97, 129), (32, 32)])
-def test_stages_sum_to_the_whole(name: str, size: tuple[int, int]) -> None:
-    model = create_model(name)
+@pytest.mark.parametrize("size", [(97, 129), *(pytest.param((n, n), marks=pytest.mark.slow) for n in (32, 256))])
+def test_stages_sum_to_the_whole(name: str, size: tuple[int, int], build: Callable[[str], SegmentationModel]) -> None:
+    model = build(name)
     size = tuple(max(side, model.minimum_side) for side in size)
     costs = summary(model, size)
     assert_stages_sum_to_the_whole(costs)
@@ -219,9 +223,10 @@ def test_activations_are_as_measured(name: str, checkpointing: bool) -> None:
     assert summary(model, (97, 129)).activation_bytes == measured_bytes(model, 97, 129)
 
 
+@narrow_and_registered
 @pytest.mark.parametrize("name", list_models())
-def test_checkpointing_keeps_less(name: str) -> None:
-    model = create_model(name)
+def test_checkpointing_keeps_less(name: str, build: Callable[[str], SegmentationModel]) -> None:
+    model = build(name)
     plain = summary(model)
     model.set_grad_checkpointing()
     checkpointed = summary(model)

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,23 +25,40 @@ from brainseg.training.fit import create_trainer
 from brainseg.training.run_folder import RunFolder
 from brainseg.training.trial import try_step
 
-# Runs the command, and kills itself the n-th time that a method is called.
+# For each folder with a configuration, runs the command in a copy of this process, which kills itself the n-th time
+# that a method is called.
 KILLED = """
 import importlib, os, signal, sys
-from brainseg.cli import main
-module, name, method, times = sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
 from brainseg._torchvision import make_importable
 make_importable()
-owner = getattr(importlib.import_module(module), name)
-original, calls = getattr(owner, method), []
-def killed(*arguments, **options):
-    calls.append(1)
-    if len(calls) == times:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments, **options)
-setattr(owner, method, killed)
-main()
+import lightning.pytorch
+import brainseg.training
+from brainseg.cli import main
+
+def run(folder, module, name, method, times):
+    owner = getattr(importlib.import_module(module), name)
+    original, calls = getattr(owner, method), []
+    def killed(*arguments, **options):
+        calls.append(1)
+        if len(calls) == int(times):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+    setattr(owner, method, killed)
+    sys.argv = ["brainseg", "train", "--config", f"{folder}/config.yaml", "--run", f"{folder}/run"]
+    main()
+
+for folder, kill in zip(sys.argv[1::2], sys.argv[2::2]):
+    if os.fork() == 0:
+        run(folder, *kill.split())
+        os._exit(0)
+    assert os.WTERMSIG(os.wait()[1]) == signal.SIGKILL, folder
 """
+KILLS = [
+    "brainseg.training.task SegmentationTask training_step 15",  # the second epoch has just begun
+    "lightning.pytorch Trainer save_checkpoint 2",  # the second epoch is over and not yet written
+    "brainseg.models SegmentationModel save_pretrained 1",  # the checkpoint is written, the best weights not
+    "brainseg.training.task SegmentationTask training_step 3",  # nothing is complete
+]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -86,30 +102,24 @@ def test_best_weights_are_those_of_the_best_epoch(run: Path) -> None:
     assert model.normalization == {"name": "ForegroundZScore", "arguments": {"fraction": 0.1}}
 
 
-@pytest.mark.parametrize(
-    ("method", "times"),
-    [
-        ("brainseg.training.task SegmentationTask training_step", 15),  # the second epoch has just begun
-        ("lightning.pytorch Trainer save_checkpoint", 2),  # the second epoch is over and not yet written
-        ("brainseg.models SegmentationModel save_pretrained", 1),  # the checkpoint is written, the best weights not
-        ("brainseg.training.task SegmentationTask training_step", 3),  # nothing is complete
-    ],
-)
-def test_a_killed_run_ends_as_if_it_had_not_been(
-    config: TrainConfig, straight: Path, tmp_path: Path, method: str, times: int
-) -> None:
-    write_config(config, tmp_path / "config.yaml")
-    command = ["train", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *method.split(), str(times), *command],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+@pytest.fixture(scope="module")
+def killed(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of `config`, each killed at another place."""
+    folders = {kill: tmp_path_factory.mktemp("killed") for kill in KILLS}
+    for folder in folders.values():
+        write_config(config, folder / "config.yaml")
+    arguments = [str(argument) for kill, folder in folders.items() for argument in (folder, kill)]
+    result = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resume(tmp_path / "run")
-    assert_same_run(tmp_path / "run", straight)
+    assert result.returncode == 0, result.stderr
+    return {kill: folder / "run" for kill, folder in folders.items()}
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_a_killed_run_ends_as_if_it_had_not_been(straight: Path, killed: dict[str, Path], kill: str) -> None:
+    resume(killed[kill])
+    assert_same_run(killed[kill], straight)
 
 
 @pytest.fixture(scope="module")

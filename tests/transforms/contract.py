@@ -273,9 +273,26 @@ def test_gradients_reach_the_images(transform: Transform) -> None:
 
 @every_transform
 def test_apply_compiles_in_one_graph(transform: Transform) -> None:
+    assert_compiles(transform, widths=[12])
+
+
+# A second width is traced with sizes left free, which takes much longer.
+@pytest.mark.parametrize(
+    "transform",
+    [
+        pytest.param(transform, marks=() if name in ("Compose", "RandomAffine", "RandomGhosting") else pytest.mark.slow)
+        for name, transform in TRANSFORMS.items()
+    ],
+    ids=TRANSFORMS,
+)
+def test_apply_compiles_in_one_graph_for_other_sizes(transform: Transform) -> None:
+    assert_compiles(transform, widths=[12, 16])
+
+
+def assert_compiles(transform: Transform, widths: list[int]) -> None:
     torch.compiler.reset()
     compiled = torch.compile(transform.apply, fullgraph=True, backend="aot_eager")
-    for width in (12, 16):
+    for width in widths:
         images, masks = batch(width=width)
         parameters = transform.draw(images.shape, generator())
         for ours, theirs in zip(

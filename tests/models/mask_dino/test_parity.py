@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -105,11 +106,19 @@ COUNTS = {
 }
 # All counts with the settings that treat them by themselves; with the others where there is time.
 COUNTED = ("authors' settings", "one-stage", "standard denoising", "softmax classes")
-STEPS = [
-    pytest.param(setting, counts, marks=() if counts == "3 and 2" or setting in COUNTED else pytest.mark.slow)
-    for setting in SETTINGS
-    for counts in COUNTS
-]
+# What others try by parts: no training step but where there is time.
+COMBINED = (
+    "one-stage without denoising",
+    "one-stage, standard denoising",
+    "one level more, fine first",
+    "two levels more",
+    "two levels more, fine first",
+    "every feature",
+    "coarse features, fine first",
+    "more queries than tokens, learned content",
+)
+QUICK = {(setting, "3 and 2") for setting in SETTINGS if setting not in COMBINED} | {*product(COUNTED, COUNTS)}
+STEPS = [pytest.param(*step, marks=() if step in QUICK else pytest.mark.slow) for step in product(SETTINGS, COUNTS)]
 
 
 @cache
