@@ -9,6 +9,7 @@ from brainseg.data.phantom import Phantom, phantom, write_phantoms
 from brainseg.data.samplers import ForegroundSampler, PatientSampler, UniformSampler
 from brainseg.data.split import Split, institution, read_split, split_patients, split_slices_leaking, write_split
 from brainseg.data.tables import read_column
+from brainseg.data.volumes import VolumeDataset
 
 __all__ = [
     "ForegroundSampler",
@@ -20,6 +21,7 @@ __all__ = [
     "SliceDataset",
     "Split",
     "UniformSampler",
+    "VolumeDataset",
     "find_images",
     "institution",
     "lgg_root",

@@ -24,6 +24,7 @@ NO_SLICES = frozenset(
         ),  # other sciences, with pixels of their own
     )
 )
+VOLUMES = (".nii.gz", ".nii")
 # What systems leave beside the data, and does not begin with a dot.
 CLUTTER = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
@@ -81,6 +82,17 @@ def find_images(folder: str | Path) -> list[Path]:
     folder = Path(folder).expanduser()
     known = _suffixes()
     return [path for path in _visible(folder) if path.suffix.lower() in known or _first_bytes(path).startswith(IMAGES)]
+
+
+def find_volumes(folder: Path) -> list[Path]:
+    """The NIfTI volumes of a folder (.nii, .nii.gz, in any case), searched as `find_images` does."""
+    return [path for path in _visible(folder) if path.name.lower().endswith(VOLUMES)]
+
+
+def volume_name(path: Path) -> str:
+    """The name of a volume without its suffix, in one spelling."""
+    suffix = next(suffix for suffix in VOLUMES if path.name.lower().endswith(suffix))
+    return one_spelling(path.name[: -len(suffix)])
 
 
 def subfolders(folder: Path) -> list[Path]:
