@@ -117,7 +117,7 @@ def measure(run: Path, folder: Path, rounds: int) -> list[dict[str, Any]]:
         trainer.validate(task, data, verbose=False)
 
     def evaluate_run() -> None:
-        evaluate(run, output=folder / "evaluation")
+        evaluate(run, output=Path(tempfile.mkdtemp(dir=folder)))  # a new one each round: none is overwritten
 
     return [
         {"name": name, "model": config.model.name, "slices": len(data.val_set), "seconds": shares(call, rounds)}

@@ -395,7 +395,7 @@ def test_an_option_names_the_channel_of_the_picture(tmp_path: Path, monkeypatch:
     pictures = []
     for channel, folder in ((0, first.folder), (1, tmp_path / "one")):
         output = None if channel == 0 else folder
-        evaluate(tmp_path / "run", output=output, shown_channel=channel)
+        evaluate(tmp_path / "run", output=output, channel=channel)
         with Image.open(folder / "cases.png") as picture:
             pictures.append(np.asarray(picture.convert("L")))
     assert pictures[1].mean() > pictures[0].mean() + 5

@@ -20,7 +20,7 @@ def parser() -> Parser:
         help="folder of tables and picture, without any yet (default: RUN/evaluation/PART, written anew)",
     )
     evaluate.add_argument(
-        "--shown_channel", type=int, help="channel of the images that the picture shows, from 0 (default: the model's)"
+        "--channel", type=int, help="of the images, from 0, that the picture shows (default: what the weights name)"
     )
     add_memory_option(evaluate)
     return evaluate
@@ -36,5 +36,5 @@ def run(options: Any) -> None:
         split=options.split,
         root=options.root,
         output=options.output,
-        shown_channel=options.shown_channel,
+        channel=options.channel,
     ).show()

@@ -157,7 +157,7 @@ def evaluate(
     split: str | Path | None = None,
     root: str | Path | None = None,
     output: str | Path | None = None,
-    shown_channel: int | None = None,
+    channel: int | None = None,
 ) -> Evaluation:
     """Scores the best weights of a run on the patients of one part of its split.
 
@@ -171,7 +171,7 @@ def evaluate(
         root: folder of the data; None for that of the run.
         output: folder for the tables and the picture, which must not hold such already; None for `evaluation/<part>` in
             the run, which is kept for the run's own split and data, and written anew each time.
-        shown_channel: channel of the images in the picture; None for that of the spec.
+        channel: of the images, that the picture shows; None for what the spec of the weights names.
 
     Raises:
         FileNotFoundError: no run, no best weights yet, or no data.
@@ -193,7 +193,7 @@ def evaluate(
     dataset = open_part(data, patients, part)
     scored = _score(predictor, dataset, data.batch_size if len(set(dataset.shapes)) == 1 else 1)
     rows = _rows(scored)
-    cases = draw_cases(_cases(scored, rows, predictor, shown_channel), scored.class_names)
+    cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
 
     evaluation = Evaluation(rows, _summary(scored, rows), folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -320,16 +320,14 @@ def _three_digits(value: float) -> str:
     return f"{value:.3f}"
 
 
-def _cases(
-    scored: Scored, rows: Sequence[PatientScore], predictor: Predictor, shown_channel: int | None
-) -> list[ShownCase]:
+def _cases(scored: Scored, rows: Sequence[PatientScore], predictor: Predictor, channel: int | None) -> list[ShownCase]:
     """The best, the median and the worst patient, each at the slice with most tumour."""
     pixels = zip(*scored.pixels.values(), strict=True)
     areas = {tp[:2]: sum((*tp.values, *fn.values)) for tp, _, fn in pixels}
     known = [row for row in rows if not math.isnan(row.dice)] or rows
     ranked = sorted(known, key=lambda row: row.dice, reverse=True)
     places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
-    channel = predictor.spec.shown_channel if shown_channel is None else shown_channel
+    channel = predictor.spec.shown_channel if channel is None else channel
     cases = []
     for name, place in places.items():
         row = ranked[place]
