@@ -43,6 +43,27 @@ def test_numbers_that_are_ignored_do_not_count() -> None:
     assert not true[..., 1].any()
 
 
+@pytest.mark.parametrize(
+    ("spec", "mask", "message"),
+    [
+        (
+            MULTICLASS,
+            torch.tensor([[[1, 3, 2]]]),
+            r"hold class 3, and the network's classes are 0 to 2 \(back",
+        ),
+        (
+            ModelSpec.of_classes(3),
+            torch.tensor([[[1, 0, 2]]]),
+            "hold numbers of classes, .* task is 'multilabel'",
+        ),
+        (MULTICLASS, torch.zeros(1, 4, 1, 3), r"have 4 mask\(s\), and the network's class\(es\) are background, oed"),
+    ],
+)
+def test_targets_of_other_classes_are_refused(spec: ModelSpec, mask: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        scored_masks(spec, LOGITS, {"mask": mask})
+
+
 def test_each_class_of_several_has_its_dice_by_name_even_with_a_point_in_it() -> None:
     names = ["T1.core", "oedema, all"]
     scores = create_scores(names, prefix="val_")

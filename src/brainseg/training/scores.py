@@ -135,10 +135,26 @@ def scored_masks(spec: ModelSpec, logits: Tensor, batch: Mapping[str, Any]) -> t
     classes = torch.tensor(spec.foreground, device=mask.device)
     found = spec.masks(logits)[:, spec.foreground.start :]
     if mask.dim() == 3:  # numbers of classes
-        return found, mask[:, None] == classes[:, None, None], mask[:, None] != IGNORED
+        valid = mask[:, None] != IGNORED
+        _check_numbers(spec, mask[valid[:, 0]])
+        return found, mask[:, None] == classes[:, None, None], valid
     if mask.shape[1] not in (spec.num_classes, len(classes)):
         raise ValueError(
             f"slices have {mask.shape[1]} mask(s), and the network's class(es) are {', '.join(spec.class_names)}; "
-            "evaluate it on data of these"
+            "give data of these"
         )
     return found, mask[:, -len(classes) :] > 0, batch.get("valid")
+
+
+def _check_numbers(spec: ModelSpec, numbers: Tensor) -> None:
+    """ValueError unless these are numbers of the network's classes."""
+    if spec.task != "multiclass":
+        raise ValueError(
+            f"slices hold numbers of classes, of which each pixel has one, and the network's task is {spec.task!r}; "
+            "give masks, one a class, or a network of task 'multiclass'"
+        )
+    if numbers.numel() and (highest := int(numbers.max())) >= spec.num_classes:
+        raise ValueError(
+            f"slices hold class {highest}, and the network's classes are 0 to {spec.num_classes - 1} "
+            f"({', '.join(spec.class_names)}); give data of these"
+        )
