@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from brainseg.training import Evaluation, TrainConfig, evaluate, write_config
 from brainseg.training.config import DataConfig
 from brainseg.visualization import brightened
 
+Report = Callable[..., Evaluation]
 SIDE = 24
 NAMES = ("necrosis", "oedema", "core")
 
@@ -117,14 +118,29 @@ MULTILABEL = ModelSpec(task="multilabel", class_names=NAMES, shown_channel=1)
 MULTICLASS = ModelSpec(task="multiclass", class_names=("background", *NAMES[:2]), shown_channel=2)
 
 
-@pytest.fixture(params=["binary", "multilabel", "multiclass"])
+@pytest.fixture(params=[BINARY, MULTILABEL, MULTICLASS], ids=lambda spec: spec.task)
 def spec(request: pytest.FixtureRequest) -> ModelSpec:
-    return {"binary": BINARY, "multilabel": MULTILABEL, "multiclass": MULTICLASS}[request.param]
+    return request.param
 
 
 def samples(spec: ModelSpec, *, ignored: bool = True) -> Slices:
     made = scans(len(spec.foreground), ignored=ignored)
     return numbered(made) if spec.task == "multiclass" else made
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The evaluation of `samples`, each made once."""
+    made: dict[tuple[str, bool], Evaluation] = {}
+
+    def once(spec: ModelSpec, *, ignored: bool = True) -> Evaluation:
+        if (spec.task, ignored) not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                folder = tmp_path_factory.mktemp(spec.task)
+                made[spec.task, ignored] = evaluated(folder, patch, spec, samples(spec, ignored=ignored))
+        return made[spec.task, ignored]
+
+    return once
 
 
 # --- the numbers again, from the tables alone ---
@@ -247,10 +263,8 @@ def scored(spec: ModelSpec) -> list[str]:
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_every_number_of_the_summary_follows_from_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: ModelSpec, ignored: bool
-) -> None:
-    result = evaluated(tmp_path, monkeypatch, spec, samples(spec, ignored=ignored))
+def test_every_number_of_the_summary_follows_from_the_tables(report: Report, spec: ModelSpec, ignored: bool) -> None:
+    result = report(spec, ignored=ignored)
     summary = json.loads((result.folder / "summary.json").read_text())
     expected = again(result.folder, scored(spec), batch_size=4)
     assert {name: math.nan if value is None else value for name, value in summary.items()} == pytest.approx(
@@ -259,8 +273,8 @@ def test_every_number_of_the_summary_follows_from_the_tables(
     assert result.summary == pytest.approx(expected, rel=1e-5, abs=1e-7, nan_ok=True)
 
 
-def test_patients_follow_from_their_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: ModelSpec) -> None:
-    result = evaluated(tmp_path, monkeypatch, spec, samples(spec))
+def test_patients_follow_from_their_slices(report: Report, spec: ModelSpec) -> None:
+    result = report(spec)
     tables = Tables(result.folder, scored(spec))
     for line, row in zip(tables.patients, result.patients, strict=True):
         slices = [one for one in tables.slices if one["patient"] == line["patient"]]
@@ -275,9 +289,9 @@ def test_patients_follow_from_their_slices(tmp_path: Path, monkeypatch: pytest.M
         assert [*row.class_dice] == scored(spec)
 
 
-def test_the_pixels_are_those_of_the_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pixels_are_those_of_the_masks(report: Report) -> None:
     data = samples(MULTILABEL)
-    result = evaluated(tmp_path, monkeypatch, MULTILABEL, data)
+    result = report(MULTILABEL)
     for line, sample in zip(rows(result.folder / "slices.csv"), data, strict=True):
         assert (line["patient"], int(line["slice"])) == (sample["patient"], sample["slice"])
         for name, found, true in zip(NAMES, sample["image"] > 0.5, sample["mask"] > 0, strict=True):
@@ -287,10 +301,8 @@ def test_the_pixels_are_those_of_the_masks(tmp_path: Path, monkeypatch: pytest.M
             assert [int(line[f"{column}_{name}"]) for column in columns] == [int(mask.sum()) for mask in expected]
 
 
-def test_institutions_take_patients_first_and_classes_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: ModelSpec
-) -> None:
-    result = evaluated(tmp_path, monkeypatch, spec, samples(spec))
+def test_institutions_take_patients_first_and_classes_then(report: Report, spec: ModelSpec) -> None:
+    result = report(spec)
     tables = Tables(result.folder, scored(spec))
     groups = defaultdict(list)
     for line in tables.patients:
@@ -304,10 +316,8 @@ def test_institutions_take_patients_first_and_classes_then(
         assert number(line["worst"]) == pytest.approx(tables.of_patients("dice", min), nan_ok=True)
 
 
-def test_slices_are_counted_once_however_many_classes_they_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    summary = evaluated(tmp_path, monkeypatch, MULTILABEL, samples(MULTILABEL, ignored=False)).summary
+def test_slices_are_counted_once_however_many_classes_they_have(report: Report) -> None:
+    summary = report(MULTILABEL, ignored=False).summary
     counts = (
         "with tumour, nothing found",
         "without tumour, something found",
@@ -318,10 +328,10 @@ def test_slices_are_counted_once_however_many_classes_they_have(
 
 
 def test_classes_are_named_in_tables_summary_and_on_the_screen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    report: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    result = evaluated(tmp_path, monkeypatch, MULTILABEL, samples(MULTILABEL))
+    result = report(MULTILABEL)
     result.show()
     printed = " ".join(capsys.readouterr().out.split())
     for name in NAMES:
@@ -332,12 +342,9 @@ def test_classes_are_named_in_tables_summary_and_on_the_screen(
         assert f"Dice, {name}" in printed
 
 
-def test_multiclass_takes_the_likeliest_class_and_scores_no_background(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_multiclass_takes_the_likeliest_class_and_scores_no_background(report: Report) -> None:
     """All of its sigmoids are below the threshold."""
-    summary = evaluated(tmp_path, monkeypatch, MULTICLASS, samples(MULTICLASS, ignored=False)).summary
-    masks = evaluated(tmp_path / "other", monkeypatch, MULTILABEL, samples(MULTILABEL, ignored=False)).summary
+    summary, masks = (report(spec, ignored=False).summary for spec in (MULTICLASS, MULTILABEL))
     assert summary["mean patient Dice, oedema"] > 0
     assert not [name for name in summary if "background" in name]
     assert {name for name in masks if "core" not in name} == {*summary}
