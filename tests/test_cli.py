@@ -88,6 +88,19 @@ def test_freed_memory_is_kept_unless_an_option_says_no(
     assert len(called) == expected
 
 
+def test_without_a_model_the_weights_that_ship_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantoms(tmp_path / "lgg", patients=2, slices=3, size=64)
+    call(monkeypatch, "predict", tmp_path / "lgg", "-o", tmp_path / "masks")
+    call(monkeypatch, "predict", "unext/lgg", tmp_path / "lgg", "-o", tmp_path / "named")
+    assert "Masks and overlays of 6 images" in capsys.readouterr().out
+    masks = sorted((tmp_path / "masks").rglob("*_mask.png"))
+    assert len(masks) == 6
+    for mask in masks:
+        assert mask.read_bytes() == (tmp_path / "named" / mask.relative_to(tmp_path / "masks")).read_bytes()
+
+
 def test_a_folder_of_images_with_two_classes_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     for folder in ("images", "masks/0", "masks/1"):
@@ -213,7 +226,8 @@ WRONG = [
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--strategy", "dpp"], "strategy"),
     (["evaluate", "nowhere"], "holds no run"),
     (["evaluate"], "run"),
-    (["predict", "nowhere", "x.png", "-o", "out"], "holds no run and no weights"),
+    (["predict", "nowhere", "x.png", "-o", "out"], "there is no model and no image nowhere; give the folder of a run"),
+    (["predict", "unext/lgg", "-o", "out"], "unext/lgg is a model, and no images were given"),
     (["models", "resnet*"], "no network is called resnet*"),
     (["models", "--size", "20"], "sides of at least 32 pixels"),
     (["demo", "--output", "lgg"], "not the demo's"),

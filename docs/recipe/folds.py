@@ -13,8 +13,7 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from brainseg.data import LGGSegmentation, institution
-from brainseg.data.lgg import lgg_root
+from brainseg.data import LGGSegmentation, institution, lgg_root
 
 FOLDS = 5
 SEED = 27

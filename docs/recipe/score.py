@@ -1,38 +1,37 @@
 """Scores the folds on the patients that they have not seen: patients.csv and summary.csv beside this file.
 
     python docs/recipe/score.py runs/fold0 runs/fold1 ...
+    python docs/recipe/score.py --half ...      # of parameters as they are stored in the package, float16
 
 Each run predicts the patients of its fold, slices at full size, and Dice is that of a patient, over all slices pooled.
 Probabilities are kept in the run's folder, so that what comes after them is scored again in seconds.
 
-Columns: "slice", each slice by itself; "smoothed", probabilities averaged with those of both neighbours; "component by
-...", of these the main component of the volume alone; "crop", each slice by itself, but the network sees the part of
-192 x 192 pixels around the patient's head alone.
+Columns: "slice", each slice by itself; "smoothed", probabilities averaged with those of both neighbours; "largest" and
+"likeliest", of these the largest component of the volume alone, or that of the highest mean probability times number of
+slices; "crop", each slice by itself, but the network sees the part of 192 x 192 pixels around the patient's head alone.
 """
 
 import argparse
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, institution, lgg_root
+from brainseg.inference import postprocess
 from brainseg.metrics import confidence_interval
-from brainseg.models import SegmentationModel
+from brainseg.models import ModelSpec, Postprocessing, SegmentationModel
 from brainseg.transforms import CropToHead, create_transform
 
 Volume = NDArray[np.float32]  # probabilities (S, H, W)
 
 HERE = Path(__file__).parent
-SMOOTHING = (0.2, 0.6, 0.2)
 AT_ONCE = 16
 
 
@@ -52,36 +51,18 @@ def probabilities(model: SegmentationModel, slices: Tensor, *, crop: bool) -> Vo
     return volume
 
 
-def smoothed(volume: Volume) -> Volume:
-    """Averaged over each slice and its neighbours; the first and last stand in for those that they lack."""
-    result: Volume = ndimage.correlate1d(volume, SMOOTHING, axis=0, mode="nearest")
-    return result
-
-
-def main_component(volume: Volume, weigh: Callable[[Volume, NDArray[np.bool_]], float]) -> NDArray[np.bool_]:
-    """Of what is above 1/2 the component (26 neighbours) that weighs most."""
-    labels, count = ndimage.label(volume > 0.5, np.ones((3, 3, 3)))
-    if count < 2:
-        return volume > 0.5
-    main: NDArray[np.bool_] = labels == max(range(1, count + 1), key=lambda label: weigh(volume, labels == label))
-    return main
-
-
-def mass(volume: Volume, component: NDArray[np.bool_]) -> float:
-    return float(volume[component].sum())
-
-
-def certainty(volume: Volume, component: NDArray[np.bool_]) -> float:
-    """Mean probability times the number of slices: a false spot is faint or flat."""
-    return float(volume[component].mean()) * int(component.any((1, 2)).sum())
-
-
-VARIANTS: dict[str, Callable[[Volume], NDArray[np.bool_]]] = {
-    "slice": lambda volume: volume > 0.5,
-    "smoothed": lambda volume: smoothed(volume) > 0.5,
-    "component by mass": lambda volume: main_component(smoothed(volume), mass),
-    "component by certainty": lambda volume: main_component(smoothed(volume), certainty),
+VARIANTS = {
+    "slice": Postprocessing(),
+    "smoothed": Postprocessing(smooth=True),
+    "largest": Postprocessing(smooth=True, components="largest"),
+    "likeliest": Postprocessing(smooth=True, components="likeliest"),
 }
+
+
+def masks(volume: Volume, steps: Postprocessing) -> NDArray[np.bool_]:
+    """(S, H, W) of probabilities, above 1/2."""
+    found: NDArray[np.bool_] = postprocess(torch.from_numpy(volume)[:, None], ModelSpec(), steps=steps)[:, 0].numpy()
+    return found
 
 
 def dice(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
@@ -89,13 +70,16 @@ def dice(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
     return 2 * int((prediction & target).sum()) / int(prediction.sum() + target.sum())
 
 
-def out_of_fold(run: Path, patient: str, slices: Tensor, *, crop: bool) -> Volume:
+def out_of_fold(run: Path, patient: str, slices: Tensor, *, crop: bool, half: bool) -> Volume:
     """The probabilities of a run for a patient, from its folder if they are there."""
     weights = run / "weights"
-    path = run / ("probabilities_crop" if crop else "probabilities") / f"{patient}.npz"
+    path = run / f"probabilities{'_crop' * crop}{'_half' * half}" / f"{patient}.npz"
     if not path.exists() or path.stat().st_mtime < (weights / "model.safetensors").stat().st_mtime:
         path.parent.mkdir(exist_ok=True)
         model = SegmentationModel.from_pretrained(weights).eval()
+        if half:
+            for parameter in model.parameters():
+                parameter.data = parameter.data.half().float()
         with written_whole(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, probabilities(model, slices, crop=crop).astype(np.float16))
     with np.load(path) as content:
@@ -103,16 +87,16 @@ def out_of_fold(run: Path, patient: str, slices: Tensor, *, crop: bool) -> Volum
     return volume
 
 
-def score_patient(run: Path, patient: str, root: Path) -> dict[str, float | int | str]:
+def score_patient(run: Path, patient: str, root: Path, *, half: bool) -> dict[str, float | int | str]:
     data = LGGSegmentation(root, [patient])
     slices = torch.stack([data[i]["image"] for i in range(len(data))])
     target = torch.stack([data[i]["mask"] for i in range(len(data))])[:, 0].bool().numpy()
-    whole = out_of_fold(run, patient, slices, crop=False)
-    cropped = out_of_fold(run, patient, slices, crop=True)
+    whole = out_of_fold(run, patient, slices, crop=False, half=half)
+    cropped = out_of_fold(run, patient, slices, crop=True, half=half)
     row: dict[str, float | int | str] = {"slices": len(data), "tumour": int(target.sum())}
-    for name, variant in VARIANTS.items():
-        row[name] = round(dice(variant(whole), target), 5)
-    row["crop"] = round(dice(VARIANTS["slice"](cropped), target), 5)
+    for name, steps in VARIANTS.items():
+        row[name] = round(dice(masks(whole, steps), target), 5)
+    row["crop"] = round(dice(masks(cropped, VARIANTS["slice"]), target), 5)
     return row
 
 
@@ -148,6 +132,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="folders of train.py, each of a fold")
     parser.add_argument("--root", type=Path, default=lgg_root(), help="folder of the patients' folders")
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the tables")
+    parser.add_argument("--half", action="store_true", help="parameters rounded to float16")
     arguments = parser.parse_args()
 
     described = json.loads((HERE / "folds.json").read_text())
@@ -157,7 +142,7 @@ def main() -> None:
         for patient in described["folds"][fold]:
             about = {"patient": patient, "fold": fold, "institution": institution(patient)}
             missing = {"missing": described["missing"].get(patient, "nothing")}
-            rows.append(about | missing | score_patient(run, patient, arguments.root))
+            rows.append(about | missing | score_patient(run, patient, arguments.root, half=arguments.half))
             print(rows[-1], flush=True)
     rows.sort(key=lambda row: row["patient"])
     write_table(arguments.output / "patients.csv", rows)

@@ -50,7 +50,7 @@ def predict(
     they have there; masks and overlays, by the names that they get here, are left out.
 
     Args:
-        model: folder of a run, or of weights that `save_pretrained` wrote.
+        model: folder of a run, or of weights that `save_pretrained` wrote, or a name of `list_weights()`.
         images: image files, and folders that are searched to any depth, by the rule of `brainseg.data.find_images`.
         output: folder of the results, made if absent.
         threshold: probability above which a pixel is foreground; None for that of the weights.

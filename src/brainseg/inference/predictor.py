@@ -13,7 +13,7 @@ from brainseg.inference.components import postprocess
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
-from brainseg.models import ModelSpec, Postprocessing, SegmentationModel
+from brainseg.models import ModelSpec, Postprocessing, SegmentationModel, create_model
 from brainseg.models.files import find_folder, read_config
 from brainseg.transforms import Resize, create_transform
 
@@ -66,6 +66,15 @@ class Predictor:
         if read_config(found).spec is None and arguments.get("spec") is None:
             model.spec = _with(model.spec, image_size=_image_size_of_run(found.parent))
         return cls(model, **arguments)
+
+    @classmethod
+    def from_weights(cls, name: str, weights: str, **arguments: Any) -> Self:
+        """A predictor of weights that ship, such as "unext" and "lgg" (`list_weights`); arguments as for the class.
+
+        >>> Predictor.from_weights("unext", "lgg").spec.class_names
+        ('tumour',)
+        """
+        return cls(create_model(name, weights=weights), **arguments)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits of a batch.

@@ -18,6 +18,7 @@ from brainseg.models.mask_dino import (
 )
 from brainseg.models.registry import create_model, list_models
 from brainseg.models.resunet import ResUNet
+from brainseg.models.shipped import list_weights
 from brainseg.models.spec import ModelSpec, Postprocessing
 from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
@@ -45,6 +46,7 @@ __all__ = [
     "convert_state_dict",
     "create_model",
     "list_models",
+    "list_weights",
     "load_weights",
     "summary",
 ]

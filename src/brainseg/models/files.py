@@ -11,6 +11,7 @@ from torch import Tensor
 
 import brainseg
 from brainseg._whole import written_whole
+from brainseg.models.shipped import list_weights, shipped_folder
 from brainseg.models.spec import ModelSpec
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -78,7 +79,7 @@ def read_config(folder: Path) -> Configuration:
 
 
 def find_folder(path: Path) -> Path:
-    """The folder of weights that is meant: the path itself, or the best weights of the run that it holds.
+    """The folder of weights that is meant: the path itself, the best weights of the run there, or weights that ship.
 
     Raises:
         FileNotFoundError: neither weights nor a run with any.
@@ -92,8 +93,11 @@ def find_folder(path: Path) -> Path:
             f"{path} has no best weights: its first epoch is not complete (brainseg train --resume {path}), or best/ "
             "was removed (train again)"
         )
+    if not path.exists() and path.as_posix() in list_weights():
+        return shipped_folder(path.as_posix())
     raise FileNotFoundError(
-        f"{path} holds no run and no weights; give the folder of a run, or one that save_pretrained wrote"
+        f"{path} holds no run and no weights; give the folder of a run, one that save_pretrained wrote, or the name of "
+        f"weights that ship: {', '.join(list_weights())}"
     )
 
 

@@ -6,6 +6,7 @@ from brainseg.models.adaptation import load_adapted
 from brainseg.models.base import SegmentationModel
 from brainseg.models.convert import convert_state_dict
 from brainseg.models.files import WEIGHTS, find_folder, read_config, read_state_dict, without_prefix
+from brainseg.models.shipped import list_weights
 
 
 def load_weights(model: SegmentationModel, path: str | Path, *, source: str | None = None) -> list[str]:
@@ -16,8 +17,9 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
 
     Args:
         model: the network; it stays as it was if anything is wrong.
-        path: a folder that `save_pretrained` wrote, or that of a run for its best weights (the spec is taken over); a
-            `.safetensors`, `.pt`, `.pth` or `.ckpt` file with a state dict, whatever wrappers put before its keys.
+        path: a folder that `save_pretrained` wrote, that of a run for its best weights, or one of `list_weights()` (the
+            spec is taken over); a `.safetensors`, `.pt`, `.pth` or `.ckpt` file with a state dict, whatever wrappers
+            put before its keys.
         source: the official code that the file comes from, as for `convert_state_dict`; None for our own keys.
 
     Returns:
@@ -28,7 +30,7 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
         ValueError: a truncated, foreign or unsafe file, or weights of another network.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
+    if path.is_dir() or path.as_posix() in list_weights():
         folder = find_folder(path)
         config, given = read_config(folder), read_state_dict(folder / WEIGHTS)
     else:

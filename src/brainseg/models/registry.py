@@ -9,6 +9,7 @@ from brainseg.models.base import SegmentationModel
 from brainseg.models.loading import load_weights
 from brainseg.models.mask_dino import MaskDINO
 from brainseg.models.resunet import ResUNet
+from brainseg.models.shipped import list_weights, shipped_folder
 from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
 
@@ -55,11 +56,13 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
 
     Args:
         name: one of `list_models()`.
-        weights: None for a fresh initialisation; a file for `load_weights`; or a folder that `save_pretrained` wrote or
-            of a run, whose arguments are then those that neither the name nor the call gives.
+        weights: None for a fresh initialisation; the tag of weights that ship with the network ("lgg", see
+            `list_weights`); a file for `load_weights`; or a folder that `save_pretrained` wrote or of a run, whose
+            arguments are then those that neither the name nor the call gives.
         arguments: the constructor's; they go before those of the name.
 
     Raises:
+        FileNotFoundError: neither a tag of this network nor a file or folder.
         ValueError: an unknown name, a folder of another network, or what the constructor and `load_weights` raise.
 
     >>> create_model("unext_tiny", num_classes=2).config["channels"]
@@ -74,7 +77,13 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
     arguments = {**defaults, **arguments}
     if weights is None:
         return network(**arguments)
-    if Path(weights).is_dir():
+    shipped = list_weights(f"{name}/*")
+    if f"{name}/{weights}" in shipped:
+        return network.from_pretrained(shipped_folder(f"{name}/{weights}"), **arguments)
+    if not Path(weights).expanduser().exists():
+        tags = ", ".join(tag.removeprefix(f"{name}/") for tag in shipped) or "none"
+        raise FileNotFoundError(f"there is no file or folder {weights}; weights that ship with {name}: {tags}")
+    if Path(weights).expanduser().is_dir():
         return network.from_pretrained(weights, **arguments)
     model = network(**arguments)
     load_weights(model, weights)

@@ -1,0 +1,52 @@
+"""Puts the averaged weights of a run of train.py into the package: half precision, with their spec and checksums.
+
+    python docs/recipe/ship.py runs/all unext/lgg
+
+Parameters are stored in float16, the statistics of batch norms in float32; `score.py --half` shows what that changes
+out of fold. The model card beside them, README.md, is written by hand.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from brainseg._whole import written_whole
+from brainseg.models import ModelSpec, create_model, files
+from brainseg.models.shipped import CHECKSUMS, SHIPPED
+from brainseg.transforms import HeadZScore
+
+FLAIR = 1
+SPEC = ModelSpec(class_names=("tumour",), image_size=(256, 256), normalization=HeadZScore().config, shown_channel=FLAIR)
+
+
+def ship(run: Path, name: str) -> None:
+    network, _ = name.split("/")
+    model = create_model(network)
+    averaged = torch.load(run / "last.pt", weights_only=True)["averaged"]
+    model.load_state_dict({key.removeprefix("module."): x for key, x in averaged.items() if key != "n_averaged"})
+    model.spec = SPEC
+    stored = model.state_dict() | {key: parameter.half() for key, parameter in model.named_parameters()}
+    files.write(SHIPPED / name, model.config_text(), stored)
+
+    path = SHIPPED / CHECKSUMS
+    checksums = json.loads(path.read_text()) if path.exists() else {}
+    checksums[name] = {
+        file: hashlib.sha256((SHIPPED / name / file).read_bytes()).hexdigest() for file in (files.CONFIG, files.WEIGHTS)
+    }
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(checksums, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of train.py")
+    parser.add_argument("name", help="network/tag")
+    arguments = parser.parse_args()
+    ship(arguments.run, arguments.name)
+
+
+if __name__ == "__main__":
+    main()
