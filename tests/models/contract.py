@@ -187,6 +187,8 @@ def test_images_that_do_not_fit_are_refused_with_what_came_and_what_to_do(name: 
             torch.rand(2, 1, 64, 64),
             rf"{network} was built for 3 channels, .*\(2, 1, 64, 64\); build it with in_channels=1",
         ),
+        (torch.rand(2, 64, 64, 3), r"3 channels, .*; of images \(B, H, W, C\) take images.permute\(0, 3, 1, 2\)"),
+        (torch.rand(64, 64, 3), r"got shape \(64, 64, 3\); of an image \(H, W, C\) take image.permute\(2, 0, 1\)"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), r"floating-point images, got torch.uint8; use images.float\(\)"),
         (torch.rand(1, 3, *small), rf"sides of at least {model.minimum_side} pixels, got .*resize or pad"),
     ):

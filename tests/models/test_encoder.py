@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from brainseg._torchvision import make_importable
 from brainseg.losses import DeepSupervisionLoss, DiceLoss
-from brainseg.models import SegmentationModel, UNet, create_model
+from brainseg.models import MaskDINO, SegmentationModel, UNet, create_model
 from brainseg.models.encoder import TimmEncoder
+from brainseg.transforms import create_transform
 from tests.models.contract import assert_close, images, randomize_statistics
 
 STRIDE_OF_THE_FIRST_FEATURE = {
@@ -130,6 +132,43 @@ def test_compiles_to_one_graph(encoder: str) -> None:
     with torch.no_grad():
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
         assert_close(compiled(images()), model(images()))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm builds what is pretrained without its weights."""
+    make_importable()
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: create(name, **{**given, "pretrained": False}))
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("encoder", "in_channels", "mean", "std"),
+    [  # ImageNet's, and those of Inception; one channel has timm's summed kernels, more have them over and over
+        ("test_efficientnet", 3, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ("test_efficientnet", 1, [0.449], [0.226]),
+        ("test_efficientnet", 4, [0.485, 0.456, 0.406, 0.485], [0.229, 0.224, 0.225, 0.229]),
+        ("test_resnet", 3, [0.5] * 3, [0.5] * 3),
+    ],
+)
+def test_pretrained_weights_set_the_normalization_that_they_want(
+    encoder: str, in_channels: int, mean: list[float], std: list[float]
+) -> None:
+    model = UNet(in_channels, encoder=encoder, pretrained=True)
+    assert model.spec.normalization is not None
+    assert model.spec.normalization["name"] == "Normalize"
+    assert model.spec.normalization["arguments"] == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
+    assert create_transform(model.spec.normalization)(torch.rand(1, in_channels, 32, 32)).isfinite().all()
+    assert UNet(encoder=encoder).spec.normalization is None
+
+
+@pytest.mark.usefixtures("offline")
+def test_mask_dino_on_a_pretrained_backbone_wants_the_same() -> None:
+    model = MaskDINO(backbone="resnet18", pretrained=True, hidden_dim=32, conv_dim=32, mask_dim=32, encoder_layers=1)
+    assert model.spec.normalization == TimmEncoder("resnet18", 3).normalization
 
 
 def test_unknown_encoders_are_answered_with_the_closest() -> None:

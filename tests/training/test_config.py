@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from brainseg import losses
-from brainseg.training import TrainConfig, read_config, shipped_configs, write_config
+from brainseg.models import create_model
+from brainseg.training import SegmentationTask, TrainConfig, read_config, shipped_configs, write_config
 from brainseg.training.config import CONFIGS, DataConfig, LossConfig, ModelConfig, ScheduleConfig, decided
 from brainseg.training.inputs import INPUTS
 
@@ -36,6 +38,15 @@ def test_the_data_folder_that_is_used_is_kept(tmp_path: Path, monkeypatch: pytes
     assert decided(TrainConfig()).data.root == str(Path.home() / ".cache" / "brainseg" / "lgg")
     monkeypatch.chdir(tmp_path)
     assert decided(TrainConfig(data=DataConfig(root="here"))).data.root == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize("weights", ["lgg", "unext/lgg"])
+def test_weights_that_ship_are_no_file(weights: str) -> None:
+    config = decided(TrainConfig(model=ModelConfig(name="unext", weights=weights)))
+    assert config.model.weights == "lgg"
+    module = SegmentationTask(config, in_channels=3, num_classes=1)
+    assert torch.equal(module.model.head.weight, create_model("unext", weights="lgg").head.weight)
+    assert module.model.spec.normalization == create_model("unext", weights="lgg").spec.normalization
 
 
 def test_every_name_of_a_loss_and_an_input_is_documented() -> None:

@@ -102,6 +102,12 @@ def test_best_weights_are_those_of_the_best_epoch(run: Path) -> None:
     assert model.normalization == {"name": "ForegroundZScore", "arguments": {"fraction": 0.1}}
 
 
+def test_the_last_checkpoint_says_what_its_weights_mean(run: Path) -> None:
+    best = SegmentationModel.from_pretrained(run)
+    assert best.spec.class_names == ("tumour",)
+    assert create_model("unext_tiny", weights=run / "last.ckpt").spec == best.spec
+
+
 @pytest.fixture(scope="module")
 def killed(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs of `config`, each killed at another place."""

@@ -232,14 +232,18 @@ class SegmentationModel(nn.Module):
         if not isinstance(images, Tensor):
             raise TypeError(f"{name} takes a tensor (B, C, H, W), got {type(images).__name__}; use torch.from_numpy")
         shape = tuple(images.shape)
-        if images.dim() != 4:
-            raise ValueError(f"{name} takes images (B, C, H, W), got shape {shape}; add a batch axis with images[None]")
         channels = self.config["in_channels"]
+        last = bool(shape) and shape[-1] == channels and shape[-3:-2] != (channels,)
+        if images.dim() != 4:
+            advice = "add a batch axis with images[None]"
+            if images.dim() == 3 and last:
+                advice = "of an image (H, W, C) take image.permute(2, 0, 1)[None]"
+            raise ValueError(f"{name} takes images (B, C, H, W), got shape {shape}; {advice}")
         if shape[1] != channels:
-            raise ValueError(
-                f"{name} was built for {channels} channels, got an image of shape {shape}; "
-                f"build it with in_channels={shape[1]}"
-            )
+            advice = f"build it with in_channels={shape[1]}"
+            if last:
+                advice = "of images (B, H, W, C) take images.permute(0, 3, 1, 2)"
+            raise ValueError(f"{name} was built for {channels} channels, got an image of shape {shape}; {advice}")
         if not images.is_floating_point():
             raise ValueError(f"{name} takes floating-point images, got {images.dtype}; use images.float() / 255")
         if min(shape[2:]) < self.minimum_side:

@@ -1,7 +1,8 @@
 """Any backbone of timm as the encoder of a network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ class TimmEncoder(nn.Module):
         reductions: stride s of each feature, each twice the one before.
         boxes: the module that each feature comes from.
         stems: the convolutions that read the image.
+        normalization: name and arguments of the transform that timm's weights want. Channel c is scaled as channel
+            c modulo 3 of a colour image, whose kernels timm repeats; the one channel of gray images, whose kernels it
+            sums, by the mean of the three.
         steps: how often the features halve.
 
     Raises:
@@ -51,6 +55,7 @@ class TimmEncoder(nn.Module):
         modules = dict(self.backbone.named_modules())
         self.boxes = [_find(box, modules) for box in info.module_name()]
         configuration: Any = self.backbone.pretrained_cfg
+        self.normalization = _normalization(configuration["mean"], configuration["std"], in_channels)
         first = configuration["first_conv"]
         self.stems = tuple(_find(conv, modules) for conv in ([first] if isinstance(first, str) else first or []))
 
@@ -85,6 +90,13 @@ def _find(name: str, modules: Mapping[str, nn.Module]) -> str:
     """The box that timm calls so: the dots of some names are gone in a backbone of features alone."""
     known = next((box for box in (name, name.replace(".", "_", 1), f"model.{name}") if box in modules), "")
     return f"backbone.{known}".rstrip(".")
+
+
+def _normalization(mean: Sequence[float], std: Sequence[float], in_channels: int) -> dict[str, Any]:
+    def per_channel(values: Sequence[float]) -> list[float]:
+        return [fmean(values)] if in_channels == 1 else [values[c % len(values)] for c in range(in_channels)]
+
+    return {"name": "Normalize", "arguments": {"mean": per_channel(mean), "std": per_channel(std)}}
 
 
 def _create(name: str, in_channels: int, pretrained: bool, always_partition: bool) -> nn.Module:

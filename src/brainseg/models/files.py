@@ -102,9 +102,15 @@ def find_folder(path: Path) -> Path:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of `read_file` alone."""
+    return read_file(path)[0]
+
+
+def read_file(path: str | Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
     """Tensors of a `.safetensors` file, or of a `.pt`, `.pth` or `.ckpt` file without running any code in it.
 
-    Of a training checkpoint those of its network: what it holds under "state_dict", "model_state_dict" or "model".
+    Of a training checkpoint those of its network: what it holds under "state_dict", "model_state_dict" or "model"; of a
+    run's last.ckpt the spec of its network as well.
 
     Raises:
         FileNotFoundError: no such file.
@@ -118,7 +124,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            return load_file(path), None
         except SafetensorError as error:
             raise ValueError(f"{path} is truncated or no safetensors file ({error}); copy it again") from error
     try:
@@ -131,12 +137,19 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # whatever a foreign file makes of itself: KeyError, IndexError, struct.error, ...
         raise ValueError(f"{path} is truncated or no PyTorch file ({type(error).__name__}); copy it again") from error
     if _is_state_dict(content):
-        return dict(content)
+        return dict(content), None
     if isinstance(content, dict):
         for name in ("state_dict", "model_state_dict", "model"):
             if _is_state_dict(content.get(name)):
-                return dict(content[name])
+                return dict(content[name]), _spec_of(content)
     raise ValueError(f"{path} holds no plain state dict; save its state_dict() alone, or load the part that is one")
+
+
+def _spec_of(checkpoint: Mapping[str, Any]) -> ModelSpec | None:
+    spec = checkpoint.get("spec")
+    if not isinstance(spec, Mapping) or spec.keys() != ModelSpec().to_json().keys():
+        return None  # of another library
+    return ModelSpec.from_json(spec)
 
 
 def _is_state_dict(content: Any) -> bool:

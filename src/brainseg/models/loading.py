@@ -5,7 +5,7 @@ from pathlib import Path
 from brainseg.models.adaptation import load_adapted
 from brainseg.models.base import SegmentationModel
 from brainseg.models.convert import convert_state_dict
-from brainseg.models.files import WEIGHTS, find_folder, read_config, read_state_dict, without_prefix
+from brainseg.models.files import WEIGHTS, find_folder, read_config, read_file, read_state_dict, without_prefix
 from brainseg.models.shipped import list_weights
 
 
@@ -17,9 +17,9 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
 
     Args:
         model: the network; it stays as it was if anything is wrong.
-        path: a folder that `save_pretrained` wrote, that of a run for its best weights, or one of `list_weights()` (the
-            spec is taken over); a `.safetensors`, `.pt`, `.pth` or `.ckpt` file with a state dict, whatever wrappers
-            put before its keys.
+        path: a folder that `save_pretrained` wrote, that of a run for its best weights, its `last.ckpt`, or one of
+            `list_weights()` (the spec is taken over); a `.safetensors`, `.pt`, `.pth` or `.ckpt` file with a state
+            dict, whatever wrappers put before its keys.
         source: the official code that the file comes from, as for `convert_state_dict`; None for our own keys.
 
     Returns:
@@ -32,8 +32,11 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
     path = Path(path).expanduser()
     if path.is_dir() or path.as_posix() in list_weights():
         folder = find_folder(path)
-        config, given = read_config(folder), read_state_dict(folder / WEIGHTS)
+        config, given, spec = read_config(folder), read_state_dict(folder / WEIGHTS), None
     else:
-        config, given = None, read_state_dict(path)
+        config, (given, spec) = None, read_file(path)
     given = without_prefix(given)
-    return load_adapted(model, given if source is None else convert_state_dict(given, source), path, config)
+    adapted = load_adapted(model, given if source is None else convert_state_dict(given, source), path, config)
+    if spec is not None:
+        model.spec = spec.with_classes(model.spec.num_classes)
+    return adapted

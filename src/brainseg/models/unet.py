@@ -26,7 +26,8 @@ class UNet(SegmentationModel):
             one for each step up; default the first of 256, 128, 64, 32, 16.
         encoder: name of a timm backbone in place of the double convolutions. Most start at stride 2 or 4, and so the
             decoder ends there; the rest of the way the logits are upsampled bilinearly.
-        pretrained: start the backbone from timm's weights, downloaded and adapted to `in_channels`.
+        pretrained: start the backbone from timm's weights, downloaded and adapted to `in_channels`; `normalization` is
+            then the one that they want (`TimmEncoder`).
         deep_supervision: in training mode, return the logits of every decoder block.
 
     Shape:
@@ -92,6 +93,8 @@ class UNet(SegmentationModel):
             DoubleBlock(width + skip, width) for width, skip in zip(ups, reversed(skips), strict=True)
         )
         self._build_heads(ups)
+        if backbone is not None and pretrained:
+            self.normalization = backbone.normalization
 
     def encode(self, x: Tensor) -> list[Tensor]:
         if isinstance(self.encoder, TimmEncoder):

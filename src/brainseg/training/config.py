@@ -22,7 +22,8 @@ class ModelConfig:
     Attributes:
         name: a registered name; `brainseg models` lists them.
         arguments: of its constructor; in_channels and num_classes follow the data unless they are given.
-        weights: folder or file to start from; None for a fresh initialisation.
+        weights: to start from: folder of a run or of weights, a run's last.ckpt, a file with a state dict, or the tag
+            of weights that ship with the network, such as lgg of unext; None for a fresh initialisation.
         deep_supervision: train with a head behind every decoder box.
     """
 
@@ -266,7 +267,7 @@ def decided(config: TrainConfig) -> TrainConfig:
         root = str(lgg_root())
     return replace(
         config,
-        model=replace(config.model, weights=absolute(config.model.weights)),
+        model=replace(config.model, weights=shipped_tag(config.model) or absolute(config.model.weights)),
         data=replace(
             config.data,
             root=absolute(root),
@@ -276,6 +277,14 @@ def decided(config: TrainConfig) -> TrainConfig:
         optimizer=replace(config.optimizer),
         schedule=replace(config.schedule),
     )
+
+
+def shipped_tag(config: ModelConfig) -> str | None:
+    """The tag of weights that ship with the network, if these are meant and no file of the name."""
+    from brainseg.models import list_weights
+
+    tag = (config.weights or "").removeprefix(f"{config.name}/")
+    return tag if f"{config.name}/{tag}" in list_weights() and not Path(tag).exists() else None
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:

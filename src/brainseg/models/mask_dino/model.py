@@ -28,7 +28,8 @@ class MaskDINO(SegmentationModel):
         backbone: "small" for a network of our own, or the name of a timm backbone with features of strides 4, 8, 16
             and 32. For a backbone that is neither take `MaskDINOHead`.
         channels: widths of the four stages of the small backbone, multiples of 8; default 32, 64, 128, 256.
-        pretrained: start a timm backbone from its weights, downloaded and adapted to `in_channels`.
+        pretrained: start a timm backbone from its weights, downloaded and adapted to `in_channels`; `normalization` is
+            then the one that they want.
         frozen_norms: batch norms of a timm backbone keep their statistics and weights.
         feature_norms: a layer norm on each feature of a timm backbone, as the published Swin weights have it.
         head: all further arguments are those of `MaskDINOHead`.
@@ -103,6 +104,8 @@ class MaskDINO(SegmentationModel):
             feature_norms=feature_norms,
             **query_head.arguments,
         )
+        if isinstance(features, TimmBackbone) and pretrained:
+            self.normalization = features.encoder.normalization
         self.backbone = features
         self.query_head = query_head
         self.criterion = query_head.criterion
