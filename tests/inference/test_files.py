@@ -1,9 +1,11 @@
 """Predictions of files: masks of the files' size, overlays, and an error that names the file that does not fit."""
 
+import csv
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ import torch
 from PIL import Image
 
 from brainseg.data import phantom
-from brainseg.inference import Predictor
-from brainseg.inference.files import PredictionError, predict
-from brainseg.models import ModelSpec, UNeXt
+from brainseg.inference import Ensemble, Predictor, measure, postprocess
+from brainseg.inference.files import TABLE, PredictionError, predict
+from brainseg.models import ModelSpec, Postprocessing, UNeXt
 from brainseg.transforms import ForegroundZScore
 
 
@@ -110,7 +112,8 @@ def test_one_bad_image_does_not_throw_away_the_others(run: Path, tmp_path: Path)
         assert re.search(words, reason)
         assert reason.count(f"{name}.png") == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"{n}_{k}.png" for n in "az" for k in ("mask", "overlay")
+        TABLE,
+        *(f"{n}_{k}.png" for n in "az" for k in ("mask", "overlay")),
     }
 
 
@@ -160,7 +163,7 @@ def test_classes_that_exclude_each_other_are_a_label_map_and_the_background_has_
     gray.save_pretrained(tmp_path / "gray")
     image = write(tmp_path / "slice.png", (48, 40))
     predict(tmp_path / "gray", [image], tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"slice_labels.png", "slice_overlay.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"slice_labels.png", "slice_overlay.png", TABLE}
     with Image.open(tmp_path / "out" / "slice_labels.png") as file:
         labels = np.asarray(file)
     np.testing.assert_array_equal(labels, Predictor.from_pretrained(tmp_path / "gray").labels(image).numpy())
@@ -175,3 +178,105 @@ def test_overlays_are_as_bright_as_all_pictures_and_show_the_channel_that_is_nam
         overlay = np.asarray(file.convert("RGB"))
     assert overlay[256, 256].tolist() == [255, 255, 255]
     assert overlay[10, 10].tolist() == [0, 0, 0]
+
+
+# Patients
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two patients of twelve and three slices, named without leading zeros."""
+    folder = tmp_path_factory.mktemp("scans")
+    for patient, count in (("b", 12), ("a", 3)):
+        for number in range(1, count + 1):
+            write(folder / patient / f"{patient}_{number}.png", (32, 40, 3), seed=number)
+    return folder
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "volumes.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_slices_of_a_patient_are_predicted_together_in_the_order_of_their_numbers(
+    run: Path, scans: Path, tmp_path: Path
+) -> None:
+    slices = [scans / "b" / f"b_{number}.png" for number in range(1, 13)]
+    likely = torch.stack([Predictor.from_pretrained(run).probabilities(path) for path in slices])
+    middle = likely.median().item()
+    steps = Postprocessing(smooth=True, components="largest")
+    assert (
+        predict(run, [scans], tmp_path, threshold=middle, patients=True, postprocessing=steps, spacing=(5, 1, 1)) == 15
+    )
+    spec = ModelSpec(threshold=middle)
+    expected = postprocess(likely, spec, steps=steps)
+    assert 0 < expected.sum() < (likely > middle).sum()
+    for path, mask in zip(slices, expected, strict=True):
+        with Image.open(tmp_path / "b" / f"{path.stem}_mask.png") as file:
+            np.testing.assert_array_equal(np.asarray(file), 255 * mask[0].numpy())
+    (of_b,) = [row for row in table(tmp_path) if row["patient"] == "b"]
+    (wanted,) = measure(expected, spec, patient="b", spacing=(5, 1, 1))
+    assert (int(of_b["voxels"]), int(of_b["slices"])) == (wanted.voxels, wanted.slices)
+    assert float(of_b["ml"]) == pytest.approx(wanted.voxels * 5 / 1000)
+    assert [row["patient"] for row in table(tmp_path)] == ["a", "b"]
+
+
+def test_images_by_themselves_have_a_row_each(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, [scans / "a"], tmp_path, probabilities=True)
+    assert [row["patient"] for row in table(tmp_path)] == ["a_1", "a_2", "a_3"]
+    assert {row["ml"] for row in table(tmp_path)} == {"nan"}
+    likely = torch.from_numpy(np.load(tmp_path / "a_2_probabilities.npy"))
+    torch.testing.assert_close(likely, Predictor.from_pretrained(run).probabilities(scans / "a" / "a_2.png"))
+
+
+def test_a_second_call_goes_on_where_the_first_stopped(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, [scans / "a"], tmp_path)
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    (tmp_path / "a_2_overlay.png").unlink()
+    assert predict(run, [scans / "a"], tmp_path, skip_existing=True) == 3
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
+    again = {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != times[path]}
+    assert again == {"a_2_mask.png", "a_2_overlay.png", "volumes.csv"}
+
+
+def test_a_patient_with_a_broken_slice_is_named_and_the_others_are_predicted(
+    run: Path, scans: Path, tmp_path: Path
+) -> None:
+    for path in (scans / "a").iterdir():
+        (tmp_path / "in" / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "a" / path.name).write_bytes(path.read_bytes())
+        write(tmp_path / "in" / "c" / path.name, (32, 40, 3))
+    (tmp_path / "in" / "a" / "a_2.png").write_bytes(b"no image")
+    write(tmp_path / "in" / "d" / "d_1.png", (32, 40, 3))
+    write(tmp_path / "in" / "d" / "d_2.png", (40, 40, 3))
+    with pytest.raises(PredictionError) as failed:
+        predict(run, [tmp_path / "in"], tmp_path / "out", patients=True)
+    assert failed.value.done == 3
+    assert [reason.partition(" ")[0].rpartition("/")[2] for reason in failed.value.reasons] == ["a_2.png", "d_2.png:"]
+    assert [row["patient"] for row in table(tmp_path / "out")] == ["c"]
+
+
+def test_several_models_are_an_ensemble(run: Path, scans: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    UNeXt(channels=(8, 16, 24, 32, 64)).save_pretrained(tmp_path / "other")
+    predict([run, tmp_path / "other"], [scans / "a"], tmp_path / "out", probabilities=True, tta=True)
+    ensemble = Ensemble.from_folders([run, tmp_path / "other"], tta=True)
+    likely = torch.from_numpy(np.load(tmp_path / "out" / "a_1_probabilities.npy"))
+    torch.testing.assert_close(likely, ensemble.probabilities(scans / "a" / "a_1.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"postprocessing": Postprocessing(smooth=True)}, "predict with patients=True"),
+        ({"spacing": (1.0, 0.0, 1.0)}, "spacing must be three positive numbers"),
+        ({"patients": True, "postprocessing": Postprocessing(min_volume=1)}, "min_volume=1.0 ml needs the spacing"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(
+    run: Path, scans: Path, tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        predict(run, [scans / "a"], tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()

@@ -17,9 +17,9 @@ def parser() -> Parser:
         "inputs",
         type=Path,
         nargs="+",
-        metavar="[MODEL] IMAGES",
+        metavar="[MODEL ...] IMAGES",
         help="folder of a run, or of weights that save_pretrained wrote, or the name of weights that ship (default: "
-        f"{DEFAULT}, trained on the LGG slices); then image files and folders",
+        f"{DEFAULT}, trained on the LGG slices), of several the mean is taken; then image files and folders",
     )
     predict.add_argument("-o", "--output", type=Path, required=True, help="folder for masks and overlays")
     predict.add_argument(
@@ -28,6 +28,28 @@ def parser() -> Parser:
     predict.add_argument(
         "--channel", type=int, help="of the image, from 0, that overlays show (default: what the weights name)"
     )
+    predict.add_argument("--tta", action="store_true", help="average over the eight turns and flips of each image")
+    predict.add_argument(
+        "--windows", action="store_true", help="see images larger than those of training window by window, not resized"
+    )
+    predict.add_argument(
+        "--patients",
+        action="store_true",
+        help="the images of a folder are the slices of a patient, in the order of their numbers; what the weights "
+        "say of smoothing and components, or one of the next options, is done to them together",
+    )
+    predict.add_argument("--smooth", action="store_true", help="average each slice of a patient with its neighbours")
+    predict.add_argument("--keep-largest", action="store_true", help="keep the largest component of each patient alone")
+    predict.add_argument("--min-volume", type=float, metavar="ML", help="remove a patient's components of fewer ml")
+    predict.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar="MM",
+        help="of slices, rows and columns, for millilitres in volumes.csv",
+    )
+    predict.add_argument("--probabilities", action="store_true", help="write <name>_probabilities.npy too")
+    predict.add_argument("--skip-existing", action="store_true", help="go on where an earlier call stopped")
     add_memory_option(predict)
     return predict
 
@@ -35,11 +57,21 @@ def parser() -> Parser:
 def run(options: Any) -> None:
     """Runs it."""
     from brainseg.inference.files import PredictionError, predict
+    from brainseg.models import Postprocessing
 
-    model, images = _split(options.inputs)
+    models, images = _split(options.inputs)
+    same = ("threshold", "channel", "tta", "windows", "patients", "spacing", "probabilities", "skip_existing")
+    chosen = {name: options[name] for name in same}
+    if options.smooth or options.keep_largest or options.min_volume is not None:
+        if not options.patients:
+            raise ValueError("--smooth, --keep-largest and --min-volume are for the slices of patients; add --patients")
+        chosen["postprocessing"] = Postprocessing(
+            smooth=options.smooth,
+            components="largest" if options.keep_largest else "all",
+            min_volume=options.min_volume or 0.0,
+        )
     try:
-        chosen = {"threshold": options.threshold, "channel": options.channel}
-        count, reasons = predict(model, images, options.output, **chosen), []
+        count, reasons = predict(models, images, options.output, **chosen), []
     except PredictionError as error:
         count, reasons = error.done, error.reasons
     if count:
@@ -50,20 +82,23 @@ def run(options: Any) -> None:
         raise SystemExit(1)
 
 
-def _split(inputs: list[Path]) -> tuple[Path, list[Path]]:
-    """The model and the images: the first is a model if it can be one."""
+def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The models and the images: what comes first are models, as far as it can be."""
     from brainseg.models import list_weights
     from brainseg.models.files import CONFIG
 
-    first, *others = inputs
-    if not first.exists():
-        if first.as_posix() not in list_weights():
+    models: list[Path] = []
+    for given in inputs:
+        if given.exists():
+            if not any((given / part).is_file() for part in (CONFIG, f"best/{CONFIG}", "config.yaml")):
+                break
+        elif given.as_posix() not in list_weights():
             raise FileNotFoundError(
-                f"there is no model and no image {first}; give the folder of a run or of weights, weights that ship "
+                f"there is no model and no image {given}; give the folder of a run or of weights, weights that ship "
                 f"({', '.join(list_weights())}), or images"
             )
-    elif not any((first / part).is_file() for part in (CONFIG, f"best/{CONFIG}", "config.yaml")):
-        return Path(DEFAULT), inputs
-    if not others:
-        raise ValueError(f"{first} is a model, and no images were given; name files or folders of images after it")
-    return first, others
+        models.append(given)
+    images = inputs[len(models) :]
+    if not images:
+        raise ValueError(f"{models[-1]} is a model, and no images were given; name files or folders of images after it")
+    return models or [Path(DEFAULT)], images

@@ -78,7 +78,7 @@ def _by_table(root: Path, names: list[str]) -> dict[str, str]:
 def _numbered(patients: dict[str, str]) -> dict[str, tuple[str, int]]:
     """The patient of each image, and the number that its name ends with, or its place."""
     groups = defaultdict(list)
-    for name in sorted(patients, key=_natural):
+    for name in sorted(patients, key=natural_order):
         groups[patients[name]].append(name)
     places = {}
     for patient, names in groups.items():
@@ -90,6 +90,6 @@ def _numbered(patients: dict[str, str]) -> dict[str, tuple[str, int]]:
     return places
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural_order(name: str) -> list[tuple[int, str]]:
     """A key that puts a_2 before a_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,10 +1,13 @@
 """Masks and overlays of image files."""
 
+import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,8 +17,11 @@ from torch import Tensor
 from brainseg._whole import written_whole
 from brainseg.data import find_images, read_image, to_unit_range
 from brainseg.data.files import stem_of, what_lies_in
-from brainseg.inference import Predictor
-from brainseg.models import ModelSpec
+from brainseg.data.patients import natural_order
+from brainseg.inference import Ensemble, Predictor, measure, postprocess
+from brainseg.inference.components import voxel_volume
+from brainseg.models import ModelSpec, Postprocessing
+from brainseg.report import write_rows
 from brainseg.visualization import brightened, draw_outlines
 
 
@@ -33,28 +39,46 @@ class PredictionError(ValueError):
 
 
 RESULT = re.compile(r"_(mask(_\d+)?|labels|overlay)$")
+TABLE = "volumes.csv"
 
 
 def predict(
-    model: Path,
+    model: Path | Sequence[Path],
     images: Sequence[Path],
     output: Path,
     *,
     threshold: float | None = None,
     channel: int | None = None,
+    tta: bool = False,
+    windows: bool = False,
+    patients: bool = False,
+    postprocessing: Postprocessing | None = None,
+    spacing: Sequence[float] | None = None,
+    probabilities: bool = False,
+    skip_existing: bool = False,
 ) -> int:
-    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image.
+    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image, and one table, `volumes.csv`.
 
     With several classes that may overlap there is a mask for each, `<name>_mask_0.png` and so on; with classes that
     exclude each other one label map, `<name>_labels.png` (class 0 the background). Images in folders keep the path that
-    they have there; masks and overlays, by the names that they get here, are left out.
+    they have there; masks and overlays, by the names that they get here, are left out. The table has a row of
+    `Measures` for each class of each image, or of each patient.
 
     Args:
-        model: folder of a run, or of weights that `save_pretrained` wrote, or a name of `list_weights()`.
+        model: folder of a run, or of weights that `save_pretrained` wrote, or a name of `list_weights()`; of several
+            the mean of their logits is taken.
         images: image files, and folders that are searched to any depth, by the rule of `brainseg.data.find_images`.
         output: folder of the results, made if absent.
         threshold: probability above which a pixel is foreground; None for that of the weights.
         channel: of the image, that overlays show; None for what the spec of the weights names.
+        tta: as for `Predictor`.
+        windows: as for `Predictor`.
+        patients: the images of one folder are the slices of a patient, in the order of the numbers in their names, and
+            `postprocessing` is done to them together.
+        postprocessing: None for that of the weights.
+        spacing: of slices, rows and columns in mm, for millilitres and millimetres.
+        probabilities: write `<name>_probabilities.npy` too, (K, H, W) float32, before any postprocessing.
+        skip_existing: leave images alone whose overlays are there, and keep their rows of the table.
 
     Returns:
         the number of images.
@@ -62,31 +86,102 @@ def predict(
     Raises:
         FileNotFoundError: no such model, file or folder, or a folder without images.
         PredictionError: files that are no images, may not be read, or have channels or sides that the network does not
-            take; raised after all others are predicted.
-        ValueError: two images whose results would have one name.
+            take, and patients one of whose slices is such a file; raised after all others are predicted.
+        ValueError: two images whose results would have one name, or arguments that do not fit each other.
         OSError: results cannot be written.
     """
-    predictor = Predictor.from_pretrained(model, threshold=threshold)
-    found = _find(images)
-    reasons = []
-    for target, path in track(found.items(), "Predicting", transient=True, disable=len(found) < 2):
+    if postprocessing is not None and not patients:
+        raise ValueError("postprocessing is done to the slices of a patient together; predict with patients=True")
+    if spacing is not None:
+        voxel_volume(spacing)  # refused before anything is done
+    predictor = _open(model, threshold=threshold, tta=tta, windows=windows)
+    shown_channel = predictor.spec.shown_channel if channel is None else channel
+    if not patients:
+        postprocessing = Postprocessing()
+    scans = _scans(_find(images), by_folder=patients)
+    table = _rows_of(output / TABLE) if skip_existing else []
+    reasons, done = [], 0
+    for name, slices in track(scans.items(), "Predicting", transient=True, disable=len(scans) < 2):
+        if skip_existing and all(_result(output / target, "overlay").is_file() for target in slices):
+            done += len(slices)
+            continue
+        tensors, likely, problems = _predict(slices.values(), predictor)
+        reasons += problems
+        if problems:
+            continue
+        masks = postprocess(torch.stack(likely), predictor.spec, steps=postprocessing, spacing=spacing)
+        for target, image, mask, each in zip(slices, tensors, masks, likely, strict=True):
+            place = output / target
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if probabilities:
+                array = place.with_name(f"{place.name}_probabilities.npy")
+                with written_whole(array) as partial, partial.open("wb") as stream:
+                    np.save(stream, each.numpy())
+            _write(place, brightened(image, shown_channel), mask, predictor.spec)
+        rows = measure(masks, predictor.spec, patient=name, spacing=spacing)
+        table = [row for row in table if row["patient"] != name] + [row._asdict() for row in rows]
+        write_rows(sorted(table, key=lambda row: natural_order(row["patient"])), output / TABLE)
+        done += len(slices)
+    if reasons:
+        raise PredictionError(reasons, done)
+    return done
+
+
+def _write(place: Path, shown: NDArray[np.float32], mask: Tensor, spec: ModelSpec) -> None:
+    """The masks of an image, and last, since it says that all others are there, the overlay."""
+    for kind, pixels in _pictures(mask, spec).items():
+        with written_whole(_result(place, kind)) as file:
+            Image.fromarray(pixels).save(file)
+    with written_whole(_result(place, "overlay")) as file:
+        _overlay(shown, mask[spec.foreground.start :].numpy()).savefig(file)
+
+
+def _open(model: Path | Sequence[Path], **arguments: Any) -> Predictor:
+    if isinstance(model, str | Path):
+        return Predictor.from_pretrained(model, **arguments)
+    if len(model) == 1:
+        return Predictor.from_pretrained(model[0], **arguments)
+    return Ensemble.from_folders(model, **arguments)
+
+
+def _predict(paths: Iterable[Path], predictor: Predictor) -> tuple[list[Tensor], list[Tensor], list[str]]:
+    """Images (C, H, W) and probabilities (K, H, W) of a scan, and what is wrong with those that cannot be predicted."""
+    images: list[Tensor] = []
+    likely: list[Tensor] = []
+    reasons: list[str] = []
+    for path in paths:
         try:
-            tensor = to_unit_range(read_image(path))
-            mask = predictor(tensor)
+            image = to_unit_range(read_image(path))
+            if images and image.shape != images[0].shape:
+                raise ValueError(
+                    f"its shape {tuple(image.shape)} is not that of the slices before it, {tuple(images[0].shape)}; "
+                    "those of a patient have one, predict others without patients"
+                )
+            likely.append(predictor.probabilities(image))
+            images.append(image)
         except (OSError, ValueError, MemoryError, RuntimeError) as error:  # torch's word for memory is the last
             reasons.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-            continue
-        place = output / target
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for name, pixels in _pictures(mask, predictor.spec).items():
-            with written_whole(place.with_name(f"{place.name}_{name}.png")) as file:
-                Image.fromarray(pixels).save(file)
-        shown = brightened(tensor, predictor.spec.shown_channel if channel is None else channel)
-        with written_whole(place.with_name(f"{place.name}_overlay.png")) as file:
-            _overlay(shown, mask[predictor.spec.foreground.start :].numpy()).savefig(file)
-    if reasons:
-        raise PredictionError(reasons, len(found) - len(reasons))
-    return len(found)
+    return images, likely, reasons
+
+
+def _scans(found: Mapping[Path, Path], *, by_folder: bool) -> dict[str, dict[Path, Path]]:
+    """What is predicted together, by its name in the table: each image by itself, or the slices of each folder."""
+    scans: dict[str, dict[Path, Path]] = {}
+    for target, path in sorted(found.items(), key=lambda item: natural_order(item[0].as_posix())):
+        folder = target.parent.as_posix() if target.parent.name else path.absolute().parent.name
+        scans.setdefault(folder if by_folder else target.as_posix(), {})[target] = path
+    return scans
+
+
+def _result(place: Path, kind: str) -> Path:
+    return place.with_name(f"{place.name}_{kind}.png")
+
+
+def _rows_of(table: Path) -> list[dict[str, Any]]:
+    if not table.is_file():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _find(images: Sequence[Path]) -> dict[Path, Path]:
