@@ -44,7 +44,8 @@ class Place(NamedTuple):
 class Slices(list[dict[str, Any]]):
     """A data set in memory."""
 
-    root = Path("memory")
+    class_names: tuple[str, ...] = ("class_0", "class_1", "class_2")
+    task = "multilabel"
 
     @property
     def files(self) -> list["Place"]:
@@ -377,6 +378,40 @@ def test_data_of_other_classes_is_refused_and_nothing_written(tmp_path: Path, mo
     ):
         evaluated(tmp_path, monkeypatch, MULTILABEL, samples(BINARY))
     assert not (tmp_path / "run" / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "fits"),
+    [
+        (NAMES, True),
+        (("class_0", "class_1", "class_2"), True),
+        (NAMES[::-1], False),
+        (("label_1", "label_2", "label_4"), False),
+    ],
+)
+def test_classes_that_have_other_names_in_the_data_are_not_taken_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: tuple[str, ...], fits: bool
+) -> None:
+    data = samples(MULTILABEL)
+    data.class_names = classes
+    if fits:
+        assert evaluated(tmp_path, monkeypatch, MULTILABEL, data).summary["slices"] == 15
+        return
+    with pytest.raises(
+        ValueError, match=f"data are {', '.join(classes)} and those of the network necrosis, oedema, core"
+    ):
+        evaluated(tmp_path, monkeypatch, MULTILABEL, data)
+    assert not (tmp_path / "run" / "evaluation").exists()
+
+
+def test_numbers_of_fewer_classes_are_not_taken_for_the_first_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Label maps of 0, 1 and 4 number their classes 0, 1, 2; those of the network may be 0, 1, 2 and 4."""
+    data = samples(MULTICLASS)
+    data.task, data.class_names = "multiclass", ("background", "label_4")
+    with pytest.raises(ValueError, match="the classes of the data are background, label_4 and those of the network"):
+        evaluated(tmp_path, monkeypatch, MULTICLASS, data)
 
 
 def test_the_picture_shows_the_brightened_channel_of_the_spec_and_names_classes(

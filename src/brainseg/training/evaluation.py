@@ -1,6 +1,7 @@
 """A run's best weights, judged by patient."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -191,6 +192,7 @@ def evaluate(
     if not patients.get(part):
         raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
     dataset = open_part(data, patients, part)
+    _check_classes(predictor.spec.class_names, dataset)
     scored = _score(predictor, dataset, data.batch_size if len(set(dataset.shapes)) == 1 else 1)
     rows = _rows(scored)
     cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
@@ -213,6 +215,25 @@ def _free(folder: Path) -> Path:
     if there := [name for name in FILES if (folder / name).exists()]:
         raise FileExistsError(f"{folder} holds {there[0]} already, which is never overwritten; give another output")
     return folder
+
+
+def _check_classes(expected: Sequence[str], dataset: SliceDataset) -> None:
+    """ValueError where one class of the data would be taken for another of the network: other names, or other numbers.
+
+    Names that nobody has chosen say nothing, and nor does that of a single class.
+    """
+
+    def chosen(names: Sequence[str]) -> bool:
+        return not all(re.fullmatch(rf"background|(class|label)_{k}", name) for k, name in enumerate(names))
+
+    found = dataset.class_names
+    numbers_differ = dataset.task == "multiclass" and len(found) != len(expected)
+    names_differ = len(found) == len(expected) > 1 and [*found] != [*expected] and chosen(found) and chosen(expected)
+    if numbers_differ or names_differ:
+        raise ValueError(
+            f"the classes of the data are {', '.join(found)} and those of the network {', '.join(expected)}; give data "
+            "of the same classes in the same order"
+        )
 
 
 def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> Scored:
