@@ -1,4 +1,4 @@
-"""python -m benchmarks [models | losses | metrics | transforms | training] [--quick] [--output FOLDER]."""
+"""python -m benchmarks [SUBJECT ...] [--quick] [--output FOLDER]; --help lists the subjects."""
 
 import argparse
 import sys
@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from brainseg.benchmark import create_report, failures, write_report
-from brainseg.memory import keep_freed_memory
 
-SUBJECTS = ("models", "losses", "metrics", "transforms", "training", "growth")
+SUBJECTS = ("models", "losses", "metrics", "transforms", "training", "growth", "speed")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures this library beside its peers.")
@@ -28,13 +27,16 @@ if __name__ == "__main__":
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.keep_freed_memory:
-        keep_freed_memory()
     here = Path(__file__).parent
     output = arguments.output or (here.parent / "build" / "benchmarks" if arguments.quick else here / "results")
     failed = []
     for subject in arguments.subjects or SUBJECTS:
-        report = create_report(subject, import_module(f"benchmarks.{subject}").cases, quick=arguments.quick)
+        report = create_report(
+            subject,
+            import_module(f"benchmarks.{subject}").cases,
+            quick=arguments.quick,
+            keep_freed_memory=arguments.keep_freed_memory,
+        )
         print(write_report(report, output).read_text())
         failed += failures(report)
     sys.exit("\n".join(failed) or None)

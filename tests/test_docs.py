@@ -12,9 +12,11 @@ from statistics import fmean, median
 
 import pytest
 import torch
+from docs import speed_tables
 from docs.metrics import peers
 from docs.model_tables import PAGES, with_tables
 
+from benchmarks import speed
 from brainseg.cli import main
 from brainseg.metrics import compare, confidence_interval, read_cases
 from brainseg.models import create_model, list_models, summary
@@ -70,6 +72,28 @@ def test_operations_are_the_same_number_wherever_they_are_shown(
     printed = capsys.readouterr().out
     for name in list_models("u*"):
         assert re.search(rf"\b{name}\b.*│ *{counted(name):.4f} │", printed), name
+
+
+def test_the_tables_of_speed_are_those_of_the_results() -> None:
+    page = speed_tables.PAGE.read_text()
+    assert speed_tables.with_tables(page) == page, "run python docs/speed_tables.py"
+
+
+def test_a_step_shows_what_its_row_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"name": "as it is", "ratio": 0.5, "ratio_quartiles": [0.45, 0.55], "peak_mib": 12.4}
+    report = {"tables": [{"title": "Training step, batch 8, 256x256, unext", "rows": [row]}]}
+    (tmp_path / "speed.json").write_text(json.dumps(report))
+    monkeypatch.setattr(speed_tables, "RESULTS", tmp_path)
+    first, second, *_ = speed_tables.draw("training").splitlines()[2:]
+    assert first.endswith("| 0.50 (0.45 to 0.55) | 12 |")
+    assert second.endswith("| not measured | not measured |")
+
+
+def test_every_step_is_a_row_of_the_benchmark() -> None:
+    rows = {case.title: [candidate.name for candidate in case.candidates] for case in speed.cases()}
+    for title, shown in speed_tables.STEPS.values():
+        ((_, names),) = [item for item in rows.items() if item[0].startswith(title)]
+        assert {name for name, _ in shown} <= set(names)
 
 
 @pytest.mark.parametrize("table", peers.COLUMNS)

@@ -174,7 +174,7 @@ def test_every_way_on_a_card_goes_through_events_graphs_and_clocks(tmp_path: Pat
     assert report["environment"]["gpu"]["name"] == "Card"
     page = write_report(report, tmp_path).read_text()
     assert "Card (80.0 GiB, at most" in page
-    assert "TF32 where a row says so, else as set: matrix products no" in page
+    assert "TF32 where a row says so, else matrix products no" in page
     assert page.count("After the last round: ") == 2
     assert json.loads((tmp_path / "card.json").read_text()) == report
     assert (tmp_path / "card.svg").read_text().startswith("<?xml")

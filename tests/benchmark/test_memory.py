@@ -42,13 +42,13 @@ class Sender:
 
 def test_peak_memory_of_a_call_is_that_of_what_it_allocates() -> None:
     sender = Sender()
-    send_peak(sender, cases, "memory", "64", torch.get_num_threads())  # type: ignore[arg-type]
+    send_peak(sender, cases, "memory", "64", torch.get_num_threads(), False)  # type: ignore[arg-type]
     assert sender.sent == [pytest.approx(64, abs=4)]
 
 
 def test_what_fails_has_no_peak() -> None:
     sender = Sender()
-    send_peak(sender, cases, "memory", "broken", torch.get_num_threads())  # type: ignore[arg-type]
+    send_peak(sender, cases, "memory", "broken", torch.get_num_threads(), False)  # type: ignore[arg-type]
     assert sender.sent == [None]
 
 
@@ -67,6 +67,6 @@ def test_on_cuda_the_peak_is_the_allocators_and_what_a_graph_keeps(cuda: FakeCUD
         return [Case("graph", [Candidate("replayed", lambda: Run(call, kept_bytes=2 * MIB))], device="cuda")]
 
     sender = Sender()
-    send_peak(sender, of_graph, "graph", "replayed", torch.get_num_threads())  # type: ignore[arg-type]
+    send_peak(sender, of_graph, "graph", "replayed", torch.get_num_threads(), False)  # type: ignore[arg-type]
     assert sender.sent == [15 + 2]
     assert "reset peak" in cuda.log

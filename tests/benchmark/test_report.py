@@ -44,14 +44,24 @@ def test_a_report_has_figures_tables_and_a_plot(tmp_path: Path) -> None:
 
 
 def test_memory_is_measured_beside_the_times_and_who_is_ended_is_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def peak(_: Any, case: str, candidate: str) -> float:
+    kept: list[bool] = []
+
+    def keep() -> bool:
+        kept.append(True)
+        return True
+
+    def peak(_: Any, case: str, candidate: str, *, keep_freed_memory: bool) -> float:
         assert case in ("a", "b")
+        assert keep_freed_memory
         if candidate == "long":
             raise MemoryError
         return 5.5
 
     monkeypatch.setattr(report, "peak_mib", peak)
-    full = create_report("subject", cases, seconds=0)
+    monkeypatch.setattr("brainseg.memory.keep_freed_memory", keep)
+    full = create_report("subject", cases, seconds=0, keep_freed_memory=True)
+    assert kept == [True]
+    assert "freed memory kept," in markdown(full)
     rows = {row["name"]: row for table in full["tables"] for row in table["rows"]}
     assert rows["ours"]["peak_mib"] == 5.5
     assert rows["peer"]["peak_mib"] is None

@@ -27,6 +27,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "networks_of_mine.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    for place in ("brainseg.cli.keep_freed_memory", "brainseg.memory.keep_freed_memory"):
+        monkeypatch.setattr(place, lambda: False)  # the process is that of all tests
     return tmp_path
 
 

@@ -12,17 +12,21 @@ from pathlib import Path
 
 import torch
 
+from brainseg import memory
 from brainseg.benchmark.clock import Call
 from brainseg.benchmark.harness import Case, Run
 
 
-def peak_mib(make_cases: Callable[[], Sequence[Case]], case: str, candidate: str) -> float | None:
+def peak_mib(
+    make_cases: Callable[[], Sequence[Case]], case: str, candidate: str, *, keep_freed_memory: bool = False
+) -> float | None:
     """MiB that one call takes on top of what the built candidate holds, in a process of its own.
 
     Args:
         make_cases: makes the cases once more, in that process; pickled by its name.
         case: title of the case.
         candidate: its name there.
+        keep_freed_memory: by `brainseg.memory.keep_freed_memory`, in that process.
 
     Returns:
         None where it cannot be measured: the candidate fails, or the system does not tell.
@@ -32,7 +36,7 @@ def peak_mib(make_cases: Callable[[], Sequence[Case]], case: str, candidate: str
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    arguments = (sender, make_cases, case, candidate, torch.get_num_threads())
+    arguments = (sender, make_cases, case, candidate, torch.get_num_threads(), keep_freed_memory)
     process = context.Process(target=send_peak, args=arguments)
     process.start()
     sender.close()
@@ -47,10 +51,17 @@ def peak_mib(make_cases: Callable[[], Sequence[Case]], case: str, candidate: str
 
 
 def send_peak(
-    sender: Connection, make_cases: Callable[[], Sequence[Case]], case: str, candidate: str, threads: int
+    sender: Connection,
+    make_cases: Callable[[], Sequence[Case]],
+    case: str,
+    candidate: str,
+    threads: int,
+    keep_freed_memory: bool,
 ) -> None:
     """What the process of `peak_mib` does: sends the median of five calls, or None."""
     torch.set_num_threads(threads)
+    if keep_freed_memory:
+        memory.keep_freed_memory()
     (found,) = [given for given in make_cases() if given.title == case]
     (build,) = [given.build for given in found.candidates if given.name == candidate]
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from brainseg import memory
 from brainseg._whole import written_whole
 from brainseg.benchmark.environment import clocks, environment
 from brainseg.benchmark.growth import find_growth
@@ -25,6 +26,7 @@ def create_report(
     *,
     quick: bool = False,
     seconds: float = 150,
+    keep_freed_memory: bool = False,
     announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measures cases one after the other.
@@ -35,16 +37,19 @@ def create_report(
             it must be a function of a module, or a `partial` or a method that can be pickled.
         quick: two rounds of one call, no memory, and the cases marked as quick alone: to see that everything runs.
         seconds: for the rounds of a case; they are 60 at most.
+        keep_freed_memory: by `brainseg.memory.keep_freed_memory`, for this process from now on and for those that
+            measure memory.
         announce: hears the title of each case before it is measured.
 
     Returns:
         JSON values: "subject", "environment", and "tables" with "title", "labels", "clocks", "rows" (as `Row`) each.
     """
+    kept = memory.keep_freed_memory() if keep_freed_memory else False
     tables = []
     cases = [case for case in make_cases() if case.quick or not quick]
     for case in cases:
         announce(case.title)
-        peaks, killed = ({}, {}) if quick else _peaks(case, make_cases)
+        peaks, killed = ({}, {}) if quick else _peaks(case, make_cases, keep_freed_memory)
         rows = measure(case, rounds=2 if quick else 60, calls=1 if quick else 3, seconds=seconds, leave_out=killed)
         for row in rows:
             row.peak_mib = peaks.get(row.name) if row.status == MEASURED else None
@@ -59,16 +64,21 @@ def create_report(
         if "torch._dynamo" in sys.modules:
             torch.compiler.reset()
         release_memory()
-    return {"subject": subject, "environment": environment([case.device for case in cases]), "tables": tables}
+    where = environment([case.device for case in cases]) | {"keeps_freed_memory": kept}
+    return {"subject": subject, "environment": where, "tables": tables}
 
 
-def _peaks(case: Case, make_cases: Callable[[], Sequence[Case]]) -> tuple[dict[str, float | None], dict[str, str]]:
+def _peaks(
+    case: Case, make_cases: Callable[[], Sequence[Case]], keep_freed_memory: bool
+) -> tuple[dict[str, float | None], dict[str, str]]:
     """The memory of a call of each candidate, and those whose process the system has ended."""
     peaks: dict[str, float | None] = {}
     killed: dict[str, str] = {}
     for candidate in case.candidates if why_not(torch.device(case.device)) is None else ():
         try:
-            peaks[candidate.name] = peak_mib(make_cases, case.title, candidate.name)
+            peaks[candidate.name] = peak_mib(
+                make_cases, case.title, candidate.name, keep_freed_memory=keep_freed_memory
+            )
         except MemoryError:
             killed[candidate.name] = OUT_OF_MEMORY
     return peaks, killed
@@ -141,35 +151,28 @@ SLOPES = (
 
 
 def _where(environment: Mapping[str, Any]) -> str:
-    versions = [f"{name} {version}" for name, version in environment["versions"].items() if version[0].isdigit()]
-    gpu = environment["gpu"]
-    card = (
-        []
-        if gpu is None
-        else [
-            f"{gpu['name']} ({gpu['memory_gib']} GiB, at most {gpu['max_sm_mhz']} MHz, "
-            f"memory {gpu['max_memory_mhz']} MHz, driver {gpu['driver']}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']})"
-        ]
-    )
-    tf32 = (
-        []
-        if gpu is None
-        else [
-            "TF32 where a row says so, else as set: "
-            + ", ".join(f"{what} {'yes' if on else 'no'}" for what, on in environment["tf32"].items())
-        ]
-    )
-    threads = f"{environment['threads']} threads of {environment['cores']} cores"
+    freed = "kept" if environment["keeps_freed_memory"] else "returned"
     parts = [
         environment["date"],
-        *card,
+        *_card(environment),
         environment["cpu"],
-        threads,
+        f"{environment['threads']} threads of {environment['cores']} cores",
+        f"freed memory {freed}",
         f"Python {environment['python']}",
-        *versions,
-        *tf32,
+        *(f"{name} {version}" for name, version in environment["versions"].items() if version[0].isdigit()),
     ]
     return ", ".join(parts) + "."
+
+
+def _card(environment: Mapping[str, Any]) -> list[str]:
+    gpu = environment["gpu"]
+    if gpu is None:
+        return []
+    tf32 = ", ".join(f"{what} {'yes' if on else 'no'}" for what, on in environment["tf32"].items())
+    return [
+        f"{gpu['name']} ({gpu['memory_gib']} GiB, at most {gpu['max_sm_mhz']} MHz, memory {gpu['max_memory_mhz']} MHz, "
+        f"driver {gpu['driver']}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']}; TF32 where a row says so, else {tf32})"
+    ]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from brainseg.cli.output import say
-from brainseg.cli.parser import Parser
+from brainseg.cli.parser import Parser, add_memory_option
 
 NAMES = (
     "networks of ours (shell patterns too; all if none is named), timm/NAME, smp/ARCHITECTURE[/ENCODER], monai/CLASS, "
@@ -39,6 +39,7 @@ def parser() -> Parser:
     benchmark.add_argument("--seconds", type=PositiveFloat, default=30.0, help="for the rounds of a table")
     benchmark.add_argument("--quick", action="store_true", help="two rounds and no memory, to see that it runs")
     benchmark.add_argument("-o", "--output", type=Path, help="folder for benchmark.json, .md and .svg")
+    add_memory_option(benchmark)
     return benchmark
 
 
@@ -76,6 +77,7 @@ def run(options: Any) -> None:
         grid.cases,
         quick=options.quick,
         seconds=options.seconds,
+        keep_freed_memory=options.keep_freed_memory,
         announce=lambda title: console.print(title, highlight=False),
     )
     say(markdown(report))
