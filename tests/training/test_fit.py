@@ -166,11 +166,13 @@ def press_ctrl_c(_: SegmentationTask) -> None:
 def test_an_extended_run_is_that_of_so_many_epochs(
     config: TrainConfig, blind: ModelConfig, tmp_path: Path, name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A finished run with plateau; with multistep one that Ctrl-C has ended, and says how to go on."""
+    """A finished run with plateau; with multistep one that Ctrl-C has ended, and says how to go on.
+
+    Rates of their own in some modules and clipped gradients go on as well.
+    """
     schedule = ScheduleConfig(name=name, patience=1, minimum_lr=1e-9, milestones=[1, 3])
-    config = replace(
-        config, model=blind, schedule=schedule, epochs=4, optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.0)
-    )
+    optimizer = OptimizerConfig(lr=1e-3, weight_decay=0.0, multipliers={"head": 0.5}, clip_norm=1.0)
+    config = replace(config, model=blind, schedule=schedule, epochs=4, optimizer=optimizer)
     train(config, tmp_path / "straight")
     if name == "plateau":
         train(replace(config, epochs=2), tmp_path / "run")

@@ -1,7 +1,5 @@
 """The task: optimisers, schedules, losses and metrics by name, each as the configuration says."""
 
-import inspect
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +16,6 @@ from brainseg.training.config import (
     DataConfig,
     LossConfig,
     ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
     to_config,
 )
 from brainseg.training.task import augmented
@@ -31,50 +27,11 @@ def task(**changes: object) -> SegmentationTask:
     return SegmentationTask(config, in_channels=3, num_classes=1)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        (ScheduleConfig(), [1e-5 + (0.1 - 1e-5) * (1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]),
-        (ScheduleConfig(name="constant"), [0.1] * 5),
-        (ScheduleConfig(name="multistep", milestones=[1, 3], gamma=0.5), [0.1, 0.05, 0.05, 0.025, 0.025]),
-        (ScheduleConfig(name="plateau", patience=1, factor=0.1, minimum_lr=1e-2), [0.1, 0.1, 0.1, 1e-2, 1e-2]),
-    ],
-)
-def test_learning_rates_follow_the_schedule(schedule: ScheduleConfig, expected: list[float]) -> None:
-    module = task(schedule=schedule, optimizer=OptimizerConfig(lr=0.1), epochs=5)
-    optimizer = module.configure_optimizers()
-    rates = []
-    for _ in range(5):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        module.step_schedule(val_loss=1.0)
-    assert rates == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("name", ["course", "strong", "none"])
 def test_augmentation_is_the_configured_one(name: str) -> None:
     parts = {"course": course_augmentation().config, "strong": strong_augmentation().config, "none": None}
     augmentation = task(data=DataConfig(augmentation=name)).augmentation  # type: ignore[arg-type]
     assert (None if augmentation is None else augmentation.config) == parts[name]
-
-
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
-def test_the_optimiser_has_the_configured_numbers(name: str) -> None:
-    config = OptimizerConfig(name=name, lr=0.2, weight_decay=0.3, momentum=0.7, nesterov=True)  # type: ignore[arg-type]
-    optimizer = task(optimizer=config).configure_optimizers()
-    group = optimizer.param_groups[0]
-    assert type(optimizer).__name__ == name
-    assert (group["lr"], group["weight_decay"]) == (0.2, 0.3)
-    if name == "SGD":
-        assert (group["momentum"], group["nesterov"]) == (0.7, True)
-    assert group.get("decoupled_weight_decay", False) == (name == "AdamW")
-
-
-@pytest.mark.parametrize(("name", "decay"), [("Adam", 0.0), ("AdamW", 1e-2), ("SGD", 0.0)])
-def test_a_weight_decay_that_is_not_given_is_the_optimisers_own(name: str, decay: float) -> None:
-    optimizer = task(optimizer=OptimizerConfig(name=name)).configure_optimizers()  # type: ignore[arg-type]
-    assert optimizer.param_groups[0]["weight_decay"] == decay
-    assert inspect.signature(getattr(torch.optim, name)).parameters["weight_decay"].default == decay
 
 
 def by_command(options: list[str]) -> TrainConfig:

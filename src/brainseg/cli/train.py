@@ -44,7 +44,9 @@ def parser() -> Parser:
         help="folder of a run to go on with, by its own configuration; with it --epochs extends the run",
     )
     train.add_argument(
-        "--replan", action="store_true", help="with --resume and --epochs: a cosine falls anew over so many epochs"
+        "--replan",
+        action="store_true",
+        help="with --resume and --epochs: a cosine or poly schedule falls over so many epochs",
     )
     add_memory_option(train)
     train.add_class_arguments(TrainConfig)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from brainseg._names import no_such
 from brainseg._whole import written_whole
 from brainseg.checks import check_counts
 
@@ -102,35 +103,42 @@ class LossConfig:
 
 @dataclass
 class OptimizerConfig:
-    """The optimiser of `torch.optim`.
+    """The optimiser.
 
     Attributes:
-        name: Adam adds the weight decay to the gradient (L2), AdamW decouples it.
+        name: AdamW; Adam, which adds the weight decay to the gradient (L2); SGD; or the class path of another, such as
+            torch.optim.NAdam.
         lr: learning rate at the start.
-        weight_decay: factor of the weights; None for the optimiser's own default, 0.01 for AdamW and 0 for the others.
+        weight_decay: factor of the weights; None for the optimiser's own, 0.01 of AdamW and 0 of Adam and SGD.
         momentum: of SGD.
         nesterov: of SGD.
+        arguments: of its constructor, besides those above, such as {betas: [0.9, 0.95]}.
+        multipliers: of the learning rate in modules of the network by name, such as {encoder: 0.1}.
+        clip_norm: the norm to which larger gradients are cut; None for none.
     """
 
-    name: Literal["Adam", "AdamW", "SGD"] = "AdamW"
+    name: str = "AdamW"
     lr: float = 1e-3
     weight_decay: float | None = None
     momentum: float = 0.9
     nesterov: bool = False
-
-    @property
-    def decay(self) -> float:
-        """The weight decay, the optimiser's own default where none is given."""
-        if self.weight_decay is not None:
-            return self.weight_decay
-        return 1e-2 if self.name == "AdamW" else 0.0
+    arguments: dict[str, Any] = field(default_factory=dict)
+    multipliers: dict[str, float] = field(default_factory=dict)
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
+        known = ("Adam", "AdamW", "SGD")
+        _check("." in self.name or self.name in known, f"{no_such('optimizer', self.name, known)} or a class path")
         _check(0 < self.lr < math.inf, f"optimizer.lr must be a number above 0, got {self.lr}")
         decay = self.weight_decay
         _check(decay is None or 0 <= decay < math.inf, f"optimizer.weight_decay must be a number from 0, got {decay}")
         _check(0 <= self.momentum < math.inf, f"optimizer.momentum must be a number from 0, got {self.momentum}")
         _check(self.momentum > 0 or not self.nesterov, "optimizer.nesterov needs a momentum above 0")
+        for module, multiplier in self.multipliers.items():
+            number = f"optimizer.multipliers must be numbers from 0, got {multiplier} for {module}"
+            _check(0 <= multiplier < math.inf, number)
+        clip = self.clip_norm
+        _check(clip is None or 0 < clip < math.inf, f"optimizer.clip_norm must be a number above 0, got {clip}")
 
 
 @dataclass
@@ -138,24 +146,31 @@ class ScheduleConfig:
     """How the learning rate goes on, epoch by epoch.
 
     Attributes:
-        name: cosine to `minimum_lr` over all epochs; plateau multiplies by `factor` when the validation loss has not
-            fallen for longer than `patience` epochs, not below `minimum_lr`; multistep multiplies by `gamma` at each of
-            `milestones`.
-        minimum_lr: of cosine and plateau.
+        name: cosine to `minimum_lr` over all epochs; poly there by a power of the part that is left; plateau multiplies
+            by `factor` when the validation loss has not fallen for longer than `patience` epochs, not below
+            `minimum_lr`; multistep multiplies by `gamma` at each of `milestones`; constant.
+        warmup: epochs in which the rate rises evenly to that of the start; not of plateau.
+        minimum_lr: of cosine, poly and plateau.
+        power: of poly.
         factor: of plateau.
         patience: of plateau, in epochs.
         milestones: of multistep, in epochs.
         gamma: of multistep.
     """
 
-    name: Literal["cosine", "plateau", "multistep", "constant"] = "cosine"
+    name: Literal["cosine", "poly", "plateau", "multistep", "constant"] = "cosine"
+    warmup: int = 0
     minimum_lr: float = 1e-5
+    power: float = 0.9
     factor: float = 0.1
     patience: int = 2
     milestones: list[int] = field(default_factory=lambda: [1, 2])
     gamma: float = 2 / 3
 
     def __post_init__(self) -> None:
+        _check(self.warmup >= 0, f"schedule.warmup must be 0 or more epochs, got {self.warmup}")
+        _check(self.name != "plateau" or not self.warmup, "schedule.warmup goes with schedules that know their epochs")
+        _check(0 < self.power < math.inf, f"schedule.power must be a number above 0, got {self.power}")
         _check(0 < self.factor < 1, f"schedule.factor must lie between 0 and 1, got {self.factor}")
         _check(self.patience >= 0, f"schedule.patience must be 0 or more, got {self.patience}")
         _check(0 <= self.minimum_lr < math.inf, f"schedule.minimum_lr must be a number from 0, got {self.minimum_lr}")
@@ -204,6 +219,7 @@ class TrainConfig:
         _check(self.patience is None or self.patience >= 1, f"patience must be 1 or more or null, got {self.patience}")
         _check(self.devices == "auto" or self.devices >= 1, f"devices must be 1 or more or auto, got {self.devices}")
         _check(self.nodes >= 1, f"nodes must be 1 or more, got {self.nodes}")
+        _check(self.schedule.warmup < self.epochs, f"schedule.warmup must end before {self.epochs} epochs are over")
         falls = self.schedule.name in ("constant", "multistep") or self.schedule.minimum_lr <= self.optimizer.lr
         _check(falls, f"schedule.minimum_lr {self.schedule.minimum_lr} is above optimizer.lr {self.optimizer.lr}")
 

@@ -118,6 +118,7 @@ def create_trainer(config: TrainConfig, folder: Path) -> Trainer:
             strategy=config.strategy,
             precision=config.precision,  # type: ignore[arg-type]
             max_epochs=config.epochs,
+            gradient_clip_val=config.optimizer.clip_norm,
             callbacks=callbacks,
             plugins=[WholeCheckpoints()],
             logger=False,

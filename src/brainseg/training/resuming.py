@@ -24,12 +24,12 @@ def resume(
     """Goes on with a run from its last completed epoch, to the weights that it would have reached uninterrupted.
 
     With more epochs a finished run goes on as well, with the rates of a constant, plateau or multistep schedule as if
-    it had been planned so from the start. A cosine depends on all of its epochs.
+    it had been planned so from the start. A cosine or poly schedule depends on all of its epochs.
 
     Args:
         folder: of the run; its config.yaml and split.json say all the rest.
         epochs: how many there shall be in the end; None for those of its config.yaml.
-        replan: the rates of a cosine are from here on those of a run of so many epochs.
+        replan: the rates of a cosine or poly schedule are from here on those of a run of so many epochs.
         places: fields of the configuration by full name, of those in `PLACES`, such as {"data.root": "/data/lgg"}.
 
     Raises:
@@ -92,12 +92,13 @@ def _goes_on(config: TrainConfig, checkpoint: dict[str, Any], folder: Path, *, r
         )
     if config.epochs < done:
         raise ValueError(f"{folder} has completed {done} epochs, epochs={config.epochs} would undo some")
-    cosine = config.schedule.name == "cosine"
-    if replan and not cosine:
-        raise ValueError(f"replan is for the cosine schedule; {config.schedule.name} goes on by itself")
-    if cosine and not replan:
+    name = config.schedule.name
+    bound = name in ("cosine", "poly")
+    if replan and not bound:
+        raise ValueError(f"replan is for a cosine or poly schedule; {name} goes on by itself")
+    if bound and not replan:
         raise ValueError(
-            f"the cosine of this run falls over {planned} epochs, and its rates would be others with {config.epochs}; "
+            f"the {name} of this run falls over {planned} epochs, and its rates would be others with {config.epochs}; "
             "give --replan (replan=True) to go on with those of so many epochs, or start another run with model.weights"
         )
     return True

@@ -1,7 +1,6 @@
 """One training run as a Lightning module: network, loss, optimiser, schedule, metrics."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from brainseg import losses
 from brainseg._names import no_such
 from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, create_model
 from brainseg.models.files import find_folder, read_config
 from brainseg.models.spec import Task
-from brainseg.training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig, plain
+from brainseg.training.config import LossConfig, TrainConfig, plain
 from brainseg.training.inputs import create_input
+from brainseg.training.optimization import create_optimizer, create_schedule, set_rates
 from brainseg.training.scores import create_scores, named, scored_masks, scored_names
 from brainseg.training.targets import to_target, valid_of
 from brainseg.transforms import Compose, Transform, course_augmentation, create_transform, strong_augmentation
@@ -162,8 +162,10 @@ class SegmentationTask(LightningModule):
         self.log_dict(named(self.val_scores, self.class_names))
 
     def configure_optimizers(self) -> Optimizer:
-        self.optimizer = _create_optimizer(self.run.optimizer, self.model)
-        self.schedule = _create_schedule(self.run.schedule, self.optimizer, self.run.epochs)
+        self.optimizer = create_optimizer(self.run.optimizer, self.model)
+        self.schedule = create_schedule(
+            self.run.schedule, self.optimizer, lr=self.run.optimizer.lr, epochs=self.run.epochs
+        )
         return self.optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -181,16 +183,8 @@ class SegmentationTask(LightningModule):
 
     def on_train_start(self) -> None:
         # Here and not earlier: the state of the optimiser, and with it the rate, is restored last.
-        if isinstance(self.schedule, CosineAnnealingLR) and self.schedule.T_max != self.run.epochs:
-            self._replan(self.schedule)
-
-    def _replan(self, schedule: CosineAnnealingLR) -> None:
-        """The rates of a cosine over the epochs of the run, from where it stands; torch computes each from the last."""
-        schedule.T_max, done = self.run.epochs, schedule.last_epoch
-        for group, start in zip(self.optimizer.param_groups, schedule.base_lrs, strict=True):
-            group["lr"] = (
-                schedule.eta_min + (start - schedule.eta_min) * (1 + math.cos(math.pi * done / schedule.T_max)) / 2
-            )
+        if isinstance(self.schedule, LambdaLR):
+            set_rates(self.schedule)
 
     def compute_loss(
         self, logits: Tensor | list[Tensor], target: Tensor, **where: Tensor
@@ -299,25 +293,3 @@ def _create_loss(config: LossConfig, *, deep_supervision: bool) -> nn.Module:
     except TypeError as error:
         raise ValueError(f"loss.arguments do not fit {config.name}: {error}") from error
     return losses.DeepSupervisionLoss(loss) if deep_supervision else loss
-
-
-def _create_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.name == "SGD":
-        return SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.decay, nesterov=config.nesterov)
-    adam: type[Adam] = {"Adam": Adam, "AdamW": AdamW}[config.name]
-    return adam(parameters, lr=config.lr, weight_decay=config.decay)
-
-
-def _create_schedule(config: ScheduleConfig, optimizer: Optimizer, epochs: int) -> LRScheduler | ReduceLROnPlateau:
-    match config.name:
-        case "cosine":
-            return CosineAnnealingLR(optimizer, T_max=epochs, eta_min=config.minimum_lr)
-        case "plateau":
-            return ReduceLROnPlateau(
-                optimizer, factor=config.factor, patience=config.patience, min_lr=config.minimum_lr
-            )
-        case "multistep":
-            return MultiStepLR(optimizer, milestones=config.milestones, gamma=config.gamma)
-        case "constant":
-            return ConstantLR(optimizer, factor=1.0)

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import Precision
+from torch import Tensor
+from torch.optim import Optimizer
 
 from brainseg.training.data import SliceDataModule
-from brainseg.training.task import SegmentationTask, not_finite, weights_not_finite
+from brainseg.training.task import SegmentationTask, Step, not_finite, weights_not_finite
 
 
 def try_step(task: SegmentationTask, data: SliceDataModule, trainer: Trainer) -> None:
@@ -33,13 +36,9 @@ def try_step(task: SegmentationTask, data: SliceDataModule, trainer: Trainer) ->
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             optimizer = copy.configure_optimizers()
-            with precision.train_step_context():
-                step = copy.train().step(batch, torch.Generator(device).manual_seed(task.run.seed))
-                found, true, valid = step.masks(copy.model.spec)
-                copy.train_scores.update(found, true, valid=valid)
-            if step.loss.dim() == 0:
-                step.loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+            step = _trained(copy, batch, optimizer, precision)
+            found, true, valid = step.masks(copy.model.spec)
+            copy.train_scores.update(found, true, valid=valid)
             with precision.val_step_context(), torch.no_grad():
                 validated = copy.eval().step(batch)
                 found, true, valid = validated.masks(copy.model.spec)
@@ -50,13 +49,30 @@ def try_step(task: SegmentationTask, data: SliceDataModule, trainer: Trainer) ->
         if "more than 1 value per channel" in str(error):
             hint = "; batch norms need several: give data.batch_size 2 or more, or larger slices by data.image_size"
         raise ValueError(f"network, loss and slices do not fit: {error}{hint}") from error
-    if step.loss.dim() != 0:
-        shape = tuple(step.loss.shape)
-        raise ValueError(f"the loss has the shape {shape}, expected one number; leave reduction at mean")
     if not step.loss.isfinite():
         raise not_finite(f"the loss of a first batch is {step.loss.item()}", task.run, 0)
     if wrong := weights_not_finite(copy.model):
         raise not_finite(f"after a first step the weights {wrong} are not finite", task.run, 0)
+
+
+def _trained(task: SegmentationTask, batch: Mapping[str, Any], optimizer: Optimizer, precision: Precision) -> Step:
+    """What the network made of the batch before the step."""
+    steps = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        with precision.train_step_context():
+            steps.append(task.step(batch, torch.Generator(task.device).manual_seed(task.run.seed)))
+        loss = steps[-1].loss
+        if loss.dim() != 0:
+            raise ValueError(
+                f"the loss has the shape {tuple(loss.shape)}, expected one number; leave reduction at mean"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    return steps[0]
 
 
 def _device(task: SegmentationTask, trainer: Trainer) -> torch.device:
