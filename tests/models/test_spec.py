@@ -119,7 +119,7 @@ def test_a_spec_of_another_number_of_classes_is_refused() -> None:
 
 def test_a_run_stands_for_its_best_weights(tmp_path: Path) -> None:
     model = UNeXt(channels=CHANNELS)
-    with pytest.raises(FileNotFoundError, match="holds no run and no weights; give the folder of a run, or"):
+    with pytest.raises(FileNotFoundError, match="holds no run and no weights; give the folder of a run, "):
         SegmentationModel.from_pretrained(tmp_path)
     (tmp_path / "config.yaml").touch()
     with pytest.raises(FileNotFoundError, match="its first epoch is not complete"):

@@ -12,14 +12,16 @@ DEFAULT = "unext/lgg"
 
 def parser() -> Parser:
     """Its options."""
-    predict = Parser(description="Write masks and overlays of image files, or of all images in folders.")
+    predict = Parser(
+        description="Write masks and overlays of image files, or of all in folders; and of NIfTI volumes, by case."
+    )
     predict.add_argument(
         "inputs",
         type=Path,
         nargs="+",
         metavar="[MODEL ...] IMAGES",
         help="folder of a run, or of weights that save_pretrained wrote, or the name of weights that ship (default: "
-        f"{DEFAULT}, trained on the LGG slices), of several the mean is taken; then image files and folders",
+        f"{DEFAULT}, trained on the LGG slices), of several the mean is taken; then image files, volumes and folders",
     )
     predict.add_argument("-o", "--output", type=Path, required=True, help="folder for masks and overlays")
     predict.add_argument(
@@ -48,6 +50,11 @@ def parser() -> Parser:
         metavar="MM",
         help="of slices, rows and columns, for millilitres in volumes.csv",
     )
+    predict.add_argument(
+        "--sequences",
+        nargs="+",
+        help="of volumes, the channels in their order (default: what the weights name)",
+    )
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probabilities.npy too")
     predict.add_argument("--skip-existing", action="store_true", help="go on where an earlier call stopped")
     add_memory_option(predict)
@@ -60,11 +67,19 @@ def run(options: Any) -> None:
     from brainseg.models import Postprocessing
 
     models, images = _split(options.inputs)
-    same = ("threshold", "channel", "tta", "windows", "patients", "spacing", "probabilities", "skip_existing")
+    same = (
+        "threshold",
+        "channel",
+        "tta",
+        "windows",
+        "patients",
+        "spacing",
+        "probabilities",
+        "skip_existing",
+        "sequences",
+    )
     chosen = {name: options[name] for name in same}
     if options.smooth or options.keep_largest or options.min_volume is not None:
-        if not options.patients:
-            raise ValueError("--smooth, --keep-largest and --min-volume are for the slices of patients; add --patients")
         chosen["postprocessing"] = Postprocessing(
             smooth=options.smooth,
             components="largest" if options.keep_largest else "all",

@@ -92,7 +92,7 @@ class VolumeDataset(SliceDataset):
         else:
             self.sequences, cases = _brats_cases(root, sequences)
         self.axis: Axis = axis
-        self._grids = {case.name: _grid(case) for case in cases}
+        self._grids = {case.name: common_grid([*case.images, case.label]) for case in cases}
         every = [
             SliceFiles(case.name, number, case.images, (case.label,))
             for case in sorted(cases)
@@ -112,7 +112,7 @@ class VolumeDataset(SliceDataset):
         for name, slices in groupby(every, key=lambda files: files.patient):
             files = next(slices)
             grid = self._grids[name]
-            images = [grid.to_slices(_in_16_bits(read_voxels(path)), self.axis) for path in files.images]
+            images = [grid.to_slices(in_16_bits(read_voxels(path)), self.axis) for path in files.images]
             labels = grid.to_slices(_label_map(files.masks[0]), self.axis)
             for number, label in enumerate(labels):
                 yield np.stack([image[number] for image in images]), label
@@ -219,27 +219,28 @@ def _brats_cases(root: Path, sequences: Sequence[str] | None) -> tuple[tuple[str
     return wanted, list(cases.values())
 
 
-def _grid(case: Case) -> Grid:
+def common_grid(paths: Sequence[Path]) -> Grid:
     """The grid of a case, which all its volumes must share."""
-    grid = read_grid(case.images[0])
-    for path in (*case.images[1:], case.label):
+    first, *others = paths
+    grid = read_grid(first)
+    for path in others:
         other = read_grid(path)
         if other.shape != grid.shape:
             raise ValueError(
-                f"{path} has {_size(other.shape)} voxels and {case.images[0].name} {_size(grid.shape)}; resample one "
+                f"{path} has {_size(other.shape)} voxels and {first.name} {_size(grid.shape)}; resample one "
                 "to the other"
             )
         # A twentieth of a voxel: what tools round off is far below.
         if (distance := grid.distance(other)) > 0.05 * min(grid.spacing("axial")):
             raise ValueError(
-                f"{path} lies up to {distance:.3g} mm away from {case.images[0].name} by its header; resample one to "
+                f"{path} lies up to {distance:.3g} mm away from {first.name} by its header; resample one to "
                 "the other, or repair its affine"
             )
     return grid
 
 
-def _in_16_bits(voxels: NDArray[Any]) -> NDArray[np.uint16]:
-    """0, or the lowest value if that is below, to 0, and the highest to 65535."""
+def in_16_bits(voxels: NDArray[Any]) -> NDArray[np.uint16]:
+    """What a network sees of a volume: 0, or the lowest value if that is below, to 0, and the highest to 65535."""
     low, high = min(0.0, float(voxels.min())), float(voxels.max())
     if high <= low:
         return np.zeros(voxels.shape, np.uint16)

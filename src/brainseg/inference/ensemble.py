@@ -37,6 +37,11 @@ class Ensemble(Predictor):
         """An ensemble of weights or runs; arguments as for `Predictor`."""
         return cls([Predictor.from_pretrained(folder, **arguments) for folder in folders])
 
+    @property
+    def in_channels(self) -> int | None:
+        """That of the first member."""
+        return self.members[0].in_channels
+
     def logits(self, images: Tensor) -> Tensor:
         """Mean logits (B, K, H, W) of a batch (B, C, H, W) floating point in [0, 1], of the size of the images."""
         return torch.stack([member.logits(images).to(self.device) for member in self.members]).mean(0)

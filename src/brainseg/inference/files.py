@@ -18,8 +18,9 @@ from brainseg._whole import written_whole
 from brainseg.data import find_images, read_image, to_unit_range
 from brainseg.data.files import stem_of, what_lies_in
 from brainseg.data.patients import natural_order
-from brainseg.inference import Ensemble, Predictor, measure, postprocess
+from brainseg.inference import Ensemble, Measures, Predictor, measure, postprocess
 from brainseg.inference.components import voxel_volume
+from brainseg.inference.volumes import find_scans, holds_volumes, predict_scan
 from brainseg.models import ModelSpec, Postprocessing
 from brainseg.report import write_rows
 from brainseg.visualization import brightened, draw_outlines
@@ -56,6 +57,7 @@ def predict(
     spacing: Sequence[float] | None = None,
     probabilities: bool = False,
     skip_existing: bool = False,
+    sequences: Sequence[str] | None = None,
 ) -> int:
     """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image, and one table, `volumes.csv`.
 
@@ -64,10 +66,13 @@ def predict(
     they have there; masks and overlays, by the names that they get here, are left out. The table has a row of
     `Measures` for each class of each image, or of each patient.
 
+    NIfTI volumes become NIfTI volumes (`predict_scan`): files, folders of a case, or folders of such.
+
     Args:
         model: folder of a run, or of weights that `save_pretrained` wrote, or a name of `list_weights()`; of several
             the mean of their logits is taken.
-        images: image files, and folders that are searched to any depth, by the rule of `brainseg.data.find_images`.
+        images: image files, and folders that are searched to any depth, by the rule of `brainseg.data.find_images`;
+            volumes, and folders that hold some (`find_scans`).
         output: folder of the results, made if absent.
         threshold: probability above which a pixel is foreground; None for that of the weights.
         channel: of the image, that overlays show; None for what the spec of the weights names.
@@ -78,10 +83,11 @@ def predict(
         postprocessing: None for that of the weights.
         spacing: of slices, rows and columns in mm, for millilitres and millimetres.
         probabilities: write `<name>_probabilities.npy` too, (K, H, W) float32, before any postprocessing.
-        skip_existing: leave images alone whose overlays are there, and keep their rows of the table.
+        skip_existing: leave images alone whose overlays are there, volumes that are in the table, and keep their rows.
+        sequences: of volumes, the network's channels in their order; None for those that the weights name.
 
     Returns:
-        the number of images.
+        the number of images and volumes.
 
     Raises:
         FileNotFoundError: no such model, file or folder, or a folder without images.
@@ -90,17 +96,20 @@ def predict(
         ValueError: two images whose results would have one name, or arguments that do not fit each other.
         OSError: results cannot be written.
     """
-    if postprocessing is not None and not patients:
+    volumes = [path for path in images if holds_volumes(path)]
+    images = [path for path in images if path not in volumes]
+    if postprocessing is not None and not patients and images:
         raise ValueError("postprocessing is done to the slices of a patient together; predict with patients=True")
     if spacing is not None:
         voxel_volume(spacing)  # refused before anything is done
     predictor = _open(model, threshold=threshold, tta=tta, windows=windows)
-    shown_channel = predictor.spec.shown_channel if channel is None else channel
-    if not patients:
-        postprocessing = Postprocessing()
     scans = _scans(_find(images), by_folder=patients)
-    table = _rows_of(output / TABLE) if skip_existing else []
+    named = predictor.spec.channel_names if sequences is None else sequences
+    patients_of_volumes = [scan for path in volumes for scan in find_scans(path, named, predictor.in_channels)]
+    _check_names([*scans, *(scan.name for scan in patients_of_volumes)])
+    table = _Table(output / TABLE, keep=skip_existing)
     reasons, done = [], 0
+    shown_channel = predictor.spec.shown_channel if channel is None else channel
     for name, slices in track(scans.items(), "Predicting", transient=True, disable=len(scans) < 2):
         if skip_existing and all(_result(output / target, "overlay").is_file() for target in slices):
             done += len(slices)
@@ -109,7 +118,8 @@ def predict(
         reasons += problems
         if problems:
             continue
-        masks = postprocess(torch.stack(likely), predictor.spec, steps=postprocessing, spacing=spacing)
+        steps = postprocessing if patients else Postprocessing()
+        masks = postprocess(torch.stack(likely), predictor.spec, steps=steps, spacing=spacing)
         for target, image, mask, each in zip(slices, tensors, masks, likely, strict=True):
             place = output / target
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -118,13 +128,44 @@ def predict(
                 with written_whole(array) as partial, partial.open("wb") as stream:
                     np.save(stream, each.numpy())
             _write(place, brightened(image, shown_channel), mask, predictor.spec)
-        rows = measure(masks, predictor.spec, patient=name, spacing=spacing)
-        table = [row for row in table if row["patient"] != name] + [row._asdict() for row in rows]
-        write_rows(sorted(table, key=lambda row: natural_order(row["patient"])), output / TABLE)
+        table.replace(name, measure(masks, predictor.spec, patient=name, spacing=spacing))
         done += len(slices)
+    for scan in track(patients_of_volumes, "Predicting", transient=True, disable=len(patients_of_volumes) < 2):
+        if not (skip_existing and table.holds(scan.name)):
+            output.mkdir(parents=True, exist_ok=True)
+            chosen: dict[str, Any] = {"postprocessing": postprocessing, "probabilities": probabilities}
+            try:
+                table.replace(scan.name, predict_scan(predictor, scan, output, **chosen))
+            except (ValueError, MemoryError, RuntimeError) as error:
+                reasons.append(f"{scan.images[0].parent}: {error}")
+                continue
+        done += 1
     if reasons:
         raise PredictionError(reasons, done)
     return done
+
+
+class _Table:
+    """The rows of volumes.csv, written anew whenever a patient is done; a patient's row is written last of all."""
+
+    def __init__(self, path: Path, *, keep: bool) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if keep and path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def holds(self, patient: str) -> bool:
+        return any(row["patient"] == patient for row in self.rows)
+
+    def replace(self, patient: str, rows: Sequence[Measures]) -> None:
+        self.rows = [row for row in self.rows if row["patient"] != patient] + [row._asdict() for row in rows]
+        write_rows(sorted(self.rows, key=lambda row: natural_order(row["patient"])), self.path)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two of the inputs are called {twice[0]} and would share their results; predict them apart")
 
 
 def _write(place: Path, shown: NDArray[np.float32], mask: Tensor, spec: ModelSpec) -> None:
@@ -175,13 +216,6 @@ def _scans(found: Mapping[Path, Path], *, by_folder: bool) -> dict[str, dict[Pat
 
 def _result(place: Path, kind: str) -> Path:
     return place.with_name(f"{place.name}_{kind}.png")
-
-
-def _rows_of(table: Path) -> list[dict[str, Any]]:
-    if not table.is_file():
-        return []
-    with table.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _find(images: Sequence[Path]) -> dict[Path, Path]:

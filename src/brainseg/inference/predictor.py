@@ -167,9 +167,14 @@ class Predictor:
         result: Tensor = of_logits(self.logits(to_images(image))).cpu()
         return result if isinstance(image, Tensor) and image.dim() == 4 else result[0]
 
+    @property
+    def in_channels(self) -> int | None:
+        """Channels of the images; None for a network that does not say so."""
+        return self.model.config["in_channels"] if isinstance(self.model, SegmentationModel) else None
+
     def _check_channels(self, images: Tensor) -> None:
-        expected = self.model.config["in_channels"] if isinstance(self.model, SegmentationModel) else images.shape[1]
-        if images.dim() == 4 and images.shape[1] != expected:
+        expected = self.in_channels
+        if expected is not None and images.dim() == 4 and images.shape[1] != expected:
             hint = "; permute it to channels first" if images.shape[-1] == expected else ""
             if images.shape[2] == expected:
                 hint = "; arrays are (height, width, channels), tensors (channels, height, width)"

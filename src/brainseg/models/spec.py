@@ -12,6 +12,7 @@ from brainseg._names import no_such
 from brainseg.checks import check_between, check_choice, check_counts
 
 Task = Literal["binary", "multilabel", "multiclass"]
+Axis = Literal["axial", "coronal", "sagittal"]
 Components = Literal["all", "largest", "likeliest"]
 
 
@@ -56,6 +57,8 @@ class ModelSpec:
         image_size: height and width at which the network sees the images; logits are resized back. None: as they are.
         normalization: name and arguments of the transform from images in [0, 1], channels as stored, to what the
             network sees, as a transform's `config` has them; None: the images as they are.
+        channel_names: of the image's channels, such as the sequences of a volume; None if nobody named them.
+        axis: "axial", "coronal" or "sagittal", along which volumes are cut into slices.
         postprocessing: what is done to all slices of a patient together.
         shown_channel: channel of the image that pictures show; None: a gray or colour image as it is, else the first.
 
@@ -71,12 +74,15 @@ class ModelSpec:
     threshold: float | tuple[float, ...] | None = None
     image_size: tuple[int, int] | None = None
     normalization: dict[str, Any] | None = None
+    channel_names: tuple[str, ...] | None = None
+    axis: Axis = "axial"
     postprocessing: Postprocessing = Postprocessing()
     shown_channel: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, Task)
-        names = _check_names(self.class_names)
+        check_choice("axis", self.axis, Axis)
+        names = _check_names("class_names", self.class_names)
         if (self.task == "binary") != (len(names) == 1):
             raise ValueError(
                 f"task {self.task!r} does not go with {len(names)} class(es) {', '.join(names)}; one class is "
@@ -89,6 +95,8 @@ class ModelSpec:
         if not isinstance(self.postprocessing, Postprocessing):
             raise ValueError(f"postprocessing must be a Postprocessing, got {self.postprocessing!r}")
         object.__setattr__(self, "class_names", names)
+        if self.channel_names is not None:
+            object.__setattr__(self, "channel_names", _check_names("channel_names", self.channel_names))
         object.__setattr__(self, "threshold", _check_threshold(self.threshold, self.task, names))
         object.__setattr__(self, "image_size", size)
         object.__setattr__(self, "normalization", _check_normalization(self.normalization))
@@ -171,12 +179,12 @@ class ModelSpec:
         return cls(**{**values, "postprocessing": Postprocessing(**steps)})
 
 
-def _check_names(names: Any) -> tuple[str, ...]:
+def _check_names(kind: str, names: Any) -> tuple[str, ...]:
     sound = isinstance(names, Sequence) and not isinstance(names, str) and len(names) > 0
     if not sound or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError(f"class_names must be a name for each class, got {names!r}")
+        raise ValueError(f"{kind} must be a name for each {kind.removesuffix('_names')}, got {names!r}")
     if twice := [name for name in names if list(names).count(name) > 1]:
-        raise ValueError(f"class_names must differ, got {twice[0]!r} {list(names).count(twice[0])} times")
+        raise ValueError(f"{kind} must differ, got {twice[0]!r} {list(names).count(twice[0])} times")
     return tuple(names)
 
 

@@ -1,0 +1,142 @@
+"""NIfTI volumes in, NIfTI volumes out: masks in the grid of the images, and how large they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from brainseg._whole import written_whole
+from brainseg.data import to_unit_range
+from brainseg.data.files import find_volumes, one_spelling, volume_name
+from brainseg.data.nifti import Grid, read_voxels
+from brainseg.data.volumes import LABEL, common_grid, in_16_bits
+from brainseg.inference.components import postprocess
+from brainseg.inference.measures import Measures, measure
+from brainseg.inference.predictor import Predictor
+from brainseg.models import Postprocessing
+
+AT_ONCE = 8  # slices that the network sees
+
+
+class Scan(NamedTuple):
+    """The volumes of a patient.
+
+    Attributes:
+        name: of the patient.
+        images: a file for each channel of the network, in its order.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+
+
+def holds_volumes(path: Path) -> bool:
+    """Whether a path is a NIfTI volume, or a folder with some."""
+    return bool(find_volumes(path)) if path.is_dir() else path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def find_scans(given: Path, sequences: Sequence[str] | None, channels: int | None) -> list[Scan]:
+    """The patients of a volume, of a case's folder, or of a folder of such folders.
+
+    Args:
+        given: a file, which is a patient of one channel, or a folder: files called `<case>_<sequence>.nii.gz` in a
+            folder `<case>`; labels, `<case>_seg.nii.gz`, are left out.
+        sequences: names of the channels, in their order, capitals or not; None for all, in alphabetical order.
+        channels: how many the network takes, if it says so.
+
+    Raises:
+        FileNotFoundError: a sequence is missing.
+        ValueError: other numbers of sequences than the network takes.
+    """
+    if given.is_file():
+        return [Scan(volume_name(given), _checked(given, (given,), sequences, channels))]
+    cases: dict[Path, dict[str, Path]] = {}
+    for path in find_volumes(given):
+        sequence = volume_name(path).removeprefix(one_spelling(path.parent.name)).lstrip("_-").lower()
+        if sequence != LABEL:
+            cases.setdefault(path.parent, {})[sequence] = path
+    scans = []
+    for folder, volumes in cases.items():
+        wanted = sorted(volumes) if sequences is None else [name.lower() for name in sequences]
+        if missing := [name for name in wanted if name not in volumes]:
+            raise FileNotFoundError(
+                f"{folder} has no sequence {missing[0]}; expected {folder.name}_{missing[0]}.nii.gz beside "
+                f"{', '.join(path.name for path in volumes.values())}, or name the sequences in the network's order"
+            )
+        images = tuple(volumes[name] for name in wanted)
+        scans.append(Scan(one_spelling(folder.name), _checked(folder, images, sequences, channels)))
+    return scans
+
+
+def predict_scan(
+    predictor: Predictor,
+    scan: Scan,
+    output: Path,
+    *,
+    postprocessing: Postprocessing | None = None,
+    probabilities: bool = False,
+) -> list[Measures]:
+    """Writes `<case>_mask.nii.gz` in the grid and with the header of the first image, and measures what was found.
+
+    With several classes that may overlap there is a mask for each, `<case>_mask_0.nii.gz` and so on; with classes that
+    exclude each other one label map, `<case>_labels.nii.gz`.
+
+    Args:
+        predictor: of slices along `predictor.spec.axis`.
+        scan: the patient.
+        output: an existing folder.
+        postprocessing: None for that of the weights.
+        probabilities: write `<case>_probabilities.npy` too, (S, K, H, W) float32.
+
+    Returns:
+        a row for each class but the background.
+
+    Raises:
+        ValueError: volumes that cannot be read, or of different grids.
+        OSError: results cannot be written.
+    """
+    grid, axis, spec = common_grid(scan.images), predictor.spec.axis, predictor.spec
+    slices = np.stack([grid.to_slices(in_16_bits(read_voxels(path)), axis) for path in scan.images], axis=1)
+    parts = np.array_split(slices, -(-len(slices) // AT_ONCE))
+    likely = torch.cat([predictor.probabilities(to_unit_range(few)) for few in parts])
+    spacing = grid.spacing(axis)
+    masks = postprocess(likely, spec, steps=postprocessing, spacing=spacing)
+    if probabilities:
+        with written_whole(output / f"{scan.name}_probabilities.npy") as partial, partial.open("wb") as stream:
+            np.save(stream, likely.numpy())
+    if spec.task == "multiclass":
+        volumes = {"labels": masks.byte().argmax(1).byte().numpy()}
+    else:
+        each = masks.byte().numpy()
+        volumes = {"mask" if spec.num_classes == 1 else f"mask_{k}": each[:, k] for k in range(spec.num_classes)}
+    for kind, volume in volumes.items():
+        _write(grid.from_slices(volume, axis), grid, scan.images[0], output / f"{scan.name}_{kind}.nii.gz")
+    return measure(masks, spec, patient=scan.name, spacing=spacing)
+
+
+def _checked(
+    given: Path, images: tuple[Path, ...], sequences: Sequence[str] | None, channels: int | None
+) -> tuple[Path, ...]:
+    if sequences is not None and len(images) != len(sequences):
+        raise ValueError(f"{given} is one volume, and {len(sequences)} sequences were named; give the case's folder")
+    if channels is not None and len(images) != channels:
+        raise ValueError(
+            f"{given} has {len(images)} sequence{'s' * (len(images) != 1)} ({', '.join(x.name for x in images)}); "
+            f"this network was trained on {channels} channel{'s' * (channels != 1)}: name the sequences in its order"
+        )
+    return images
+
+
+def _write(voxels: NDArray[np.uint8], grid: Grid, like: Path, path: Path) -> None:
+    import nibabel
+
+    header: Any = nibabel.load(like).header.copy()  # type: ignore[attr-defined]
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0  # the window of the image, not of its mask
+    image = nibabel.Nifti1Image(np.ascontiguousarray(voxels), grid.affine, header)
+    with written_whole(path) as partial:
+        image.to_filename(partial)

@@ -1,0 +1,144 @@
+"""Volumes in, volumes out: in the grid of the input however it lies, with sequences by name."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from brainseg.data import VolumeDataset
+from brainseg.inference import Predictor, measure
+from brainseg.inference.files import PredictionError, predict
+from brainseg.inference.volumes import Scan, find_scans, predict_scan
+from brainseg.models import ModelSpec, Postprocessing, UNeXt
+
+SHAPE = (36, 40, 5)
+# Turned and flipped against the scanner's frame, with voxels of 1.5 x 1 x 4 mm.
+AFFINE = np.array([[0, -1.0, 0, 10], [1.5, 0, 0, -20], [0, 0, -4.0, 5], [0, 0, 0, 1]])
+
+
+def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.header["descrip"] = b"scanner"
+    image.header["cal_max"] = 500
+    nibabel.save(image, path)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cases")
+    rng = np.random.default_rng(0)
+    for case in ("p1", "p2"):
+        for sequence in ("t1", "flair"):
+            save(folder / case / f"{case}_{sequence}.nii.gz", rng.integers(0, 900, SHAPE).astype(np.int16))
+        save(folder / case / f"{case}_seg.nii.gz", rng.integers(0, 2, SHAPE).astype(np.uint8))
+    return folder
+
+
+def bright_in_flair() -> Predictor:
+    """A network that marks what is above half of FLAIR's highest value, its second channel."""
+    module = nn.Conv2d(2, 1, 1)
+    module.weight.data = torch.tensor([0.0, 100.0]).view(1, 2, 1, 1)
+    module.bias.data = torch.tensor([-50.0])
+    return Predictor(module, spec=ModelSpec(class_names=("tumour",), channel_names=("t1", "flair")), device="cpu")
+
+
+def test_the_mask_lies_where_the_image_does_whatever_its_orientation(cases: Path, tmp_path: Path) -> None:
+    predictor = bright_in_flair()
+    (scan,) = find_scans(cases / "p1", predictor.spec.channel_names, None)
+    (row,) = predict_scan(predictor, scan, tmp_path)
+    flair = nibabel.load(cases / "p1" / "p1_flair.nii.gz")
+    mask = nibabel.load(tmp_path / "p1_mask.nii.gz")
+    voxels = np.asarray(flair.dataobj)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), (voxels / voxels.max() > 0.5).astype(np.uint8))
+    np.testing.assert_array_equal(mask.affine, flair.affine)
+    first = nibabel.load(cases / "p1" / "p1_t1.nii.gz").header
+    for key in ("pixdim", "qform_code", "sform_code", "descrip", "xyzt_units"):
+        np.testing.assert_array_equal(mask.header[key], first[key])
+    assert mask.get_data_dtype() == np.uint8
+    assert (row.voxels, row.slices) == (int((voxels / voxels.max() > 0.5).sum()), 5)
+    assert row.ml == pytest.approx(row.voxels * 6 / 1000)
+
+
+def test_a_network_sees_the_slices_that_the_data_set_gives(cases: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = UNeXt(2, 3, channels=(4, 6, 8, 10, 12))
+    names = ("background", "a", "b")
+    channels = ("flair", "t1")
+    size = (32, 48)
+    model.spec = ModelSpec(
+        task="multiclass", class_names=names, channel_names=channels, axis="coronal", image_size=size
+    )
+    model.save_pretrained(tmp_path / "weights")
+    assert predict(tmp_path / "weights", [cases], tmp_path / "out", probabilities=True) == 2
+    data = VolumeDataset(cases, ["p2"], sequences=("flair", "t1"), axis="coronal", cache_dir=tmp_path / "cache")
+    predictor = Predictor(model, device="cpu")
+    likely = torch.stack([predictor.probabilities(data[i]["image"]) for i in range(len(data))])
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "out" / "p2_probabilities.npy")), likely)
+    assert {path.name for path in (tmp_path / "out").glob("p2*")} == {"p2_labels.nii.gz", "p2_probabilities.npy"}
+    rows = measure(predictor.spec.masks_of_probabilities(likely), model.spec, patient="p2", spacing=data.spacings[0])
+    lines = (tmp_path / "out" / "volumes.csv").read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines if line.startswith("p2")] == [
+        ["p2", row.label, str(row.voxels)] for row in rows
+    ]
+
+
+def test_components_go_by_the_spacing_of_the_header(tmp_path: Path) -> None:
+    voxels = np.zeros(SHAPE, np.int16)
+    voxels[5:9, 5:9, 1] = voxels[20, 20, 3] = 900  # 96 mm^3 and 6 mm^3
+    save(tmp_path / "one.nii.gz", voxels)
+    module = nn.Conv2d(1, 1, 1)
+    module.weight.data.fill_(100.0)
+    module.bias.data.fill_(-50.0)
+    predictor = Predictor(module, spec=ModelSpec(postprocessing=Postprocessing(min_volume=0.007)), device="cpu")
+    (row,) = predict_scan(predictor, Scan("one", (tmp_path / "one.nii.gz",)), tmp_path)
+    assert (row.voxels, row.components) == (16, 1)
+    assert np.asarray(nibabel.load(tmp_path / "one_mask.nii.gz").dataobj)[20, 20, 3] == 0
+
+
+def weights(folder: Path, in_channels: int, **spec: Any) -> Path:
+    torch.manual_seed(0)
+    model = UNeXt(in_channels, channels=(4, 6, 8, 10, 12))
+    model.spec = replace(model.spec, **spec)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("channels", "sequences", "message"),
+    [
+        (3, None, r"has 2 sequences \(p1_flair.nii.gz, p1_t1.nii.gz\); this network was trained on 3 channels"),
+        (2, ("flair", "t2"), "has no sequence t2; expected p1_t2.nii.gz beside p1_flair.nii.gz, p1_t1.nii.gz"),
+        (1, ("flair", "t1"), "this network was trained on 1 channel: name"),
+    ],
+)
+def test_sequences_that_do_not_fit_are_named(
+    cases: Path, tmp_path: Path, channels: int, sequences: tuple[str, ...] | None, message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        predict(weights(tmp_path / "w", channels), [cases], tmp_path / "out", sequences=sequences)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_bad_volume_does_not_throw_away_the_others_and_a_second_call_goes_on(cases: Path, tmp_path: Path) -> None:
+    for case in ("p1", "p2"):
+        for path in (cases / case).iterdir():
+            (tmp_path / "in" / case).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / case / path.name).write_bytes(path.read_bytes())
+    good = (tmp_path / "in" / "p1" / "p1_t1.nii.gz").read_bytes()
+    (tmp_path / "in" / "p1" / "p1_t1.nii.gz").write_bytes(good[:2000])
+    model = weights(tmp_path / "w", 2, channel_names=("flair", "t1"))
+    with pytest.raises(PredictionError, match=r"p1: .*p1_t1.nii.gz is truncated") as failed:
+        predict(model, [tmp_path / "in"], tmp_path / "out")
+    assert failed.value.done == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"p2_mask.nii.gz", "volumes.csv"}
+    time = (tmp_path / "out" / "p2_mask.nii.gz").stat().st_mtime_ns
+    (tmp_path / "in" / "p1" / "p1_t1.nii.gz").write_bytes(good)
+    assert predict(model, [tmp_path / "in"], tmp_path / "out", skip_existing=True) == 2
+    assert (tmp_path / "out" / "p1_mask.nii.gz").is_file()
+    assert (tmp_path / "out" / "p2_mask.nii.gz").stat().st_mtime_ns == time
