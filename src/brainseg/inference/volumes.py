@@ -133,10 +133,10 @@ def _checked(
 def _write(voxels: NDArray[np.uint8], grid: Grid, like: Path, path: Path) -> None:
     import nibabel
 
-    header: Any = nibabel.load(like).header.copy()  # type: ignore[attr-defined]
+    header: Any = nibabel.load(like).header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0  # the window of the image, not of its mask
-    image = nibabel.Nifti1Image(np.ascontiguousarray(voxels), grid.affine, header)
+    image = nibabel.Nifti1Image(np.ascontiguousarray(voxels), grid.affine, header)  # type: ignore[no-untyped-call]
     with written_whole(path) as partial:
         image.to_filename(partial)
