@@ -128,10 +128,10 @@ def build(name: str) -> SegmentationModel:
 
 
 @cache
-def count(name: str, *, checkpointing: bool = False) -> ModelSummary:
+def count(name: str, side: int = 256, *, checkpointing: bool = False) -> ModelSummary:
     model = build(name)
     model.set_grad_checkpointing(checkpointing)
-    return summary(model)
+    return summary(model, (side, side))
 
 
 def costs(counted: ModelSummary) -> str:

@@ -152,7 +152,7 @@ RAW = [
 def test_a_file_takes_raw_images_and_gives_the_logits_of_the_predictor(
     transform: Transform, size: tuple[int, int] | None, tmp_path: Path
 ) -> None:
-    model = narrow("unext", num_classes=2).eval()
+    model = shallow(num_classes=2)
     model.spec = replace(model.spec, normalization=transform.config, image_size=size)
     program = export(model, tmp_path / "model.onnx").module()
     runtime, predictor = onnx_model(tmp_path / "model.onnx"), Predictor(model, device="cpu")

@@ -1,6 +1,6 @@
-"""Batch losses of four images, and a program that computes them in one of two processes.
+"""Batch losses of four images, and a program that computes them in two processes.
 
-`python -m tests.losses.processes RANK FOLDER` meets its twin through a file in the folder and writes RANK.json there.
+`python -m tests.losses.processes FOLDER` lets them meet through a file in the folder, where each writes RANK.json.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from brainseg import losses
@@ -70,7 +71,7 @@ def indices(model: nn.Module, rows: range, *, compiled: bool = False) -> dict[st
     return {"loss": found.item(), "gradients": gradients}
 
 
-def main(rank: int, folder: Path) -> None:
+def run(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     rows, reports = SHARES[rank], {}
@@ -89,9 +90,10 @@ def main(rank: int, folder: Path) -> None:
         # One process has more batches to validate than the other.
         for _ in range(1 + rank):
             reports["validation"] = losses.dice_loss(logits, target[rows], batch=True).item()
-    (folder / f"{rank}.json").write_text(json.dumps(reports))
+    Path(folder, f"{rank}.json").write_text(json.dumps(reports))
     distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    # Copies of this process, so that both have imported what they need.
+    start_processes(run, args=sys.argv[1:], nprocs=2, start_method="fork")

@@ -18,15 +18,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("processes")
-    command = [sys.executable, "-m", "tests.losses.processes"]
-    pipe = subprocess.PIPE
-    running = [subprocess.Popen([*command, str(rank), folder], cwd=ROOT, stderr=pipe, text=True) for rank in range(2)]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], errors
+    command = [sys.executable, "-m", "tests.losses.processes", str(folder)]
+    result = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -1,6 +1,6 @@
-"""Synthetic slices of three patients, and a program that scores them in one of two processes.
+"""Synthetic slices of three patients, and a program that scores them in two processes.
 
-`python -m tests.metrics.scans RANK FOLDER` meets its twin through a file in the folder and writes RANK.json there.
+`python -m tests.metrics.scans FOLDER` lets them meet through a file in the folder, where each writes RANK.json.
 """
 
 import json
@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
+from torch.multiprocessing import start_processes
+
+from brainseg import metrics
 
 PATIENTS = ["TCGA_HT_7694", "TCGA_CS_4941", "Zoë"]
 METRICS: list[tuple[str, dict[str, Any]]] = [
@@ -65,9 +68,7 @@ def report(metric: Any) -> dict[str, Any]:
     }
 
 
-def main(rank: int, folder: Path) -> None:
-    from brainseg import metrics
-
+def run(rank: int, folder: str) -> None:
     data = slices(23)
     shares = {
         "unequal": [[range(12, 17), range(5), range(17, 22)], [range(5, 12)]],
@@ -92,9 +93,10 @@ def main(rank: int, folder: Path) -> None:
     alone = metrics.DiceScore(sync_on_compute=False)
     update(alone, data.batch(range(rank, 22, 2)))
     reports["alone"] = report(alone)
-    (folder / f"{rank}.json").write_text(json.dumps(reports))
+    Path(folder, f"{rank}.json").write_text(json.dumps(reports))
     distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    # Copies of this process, so that both have imported what they need.
+    start_processes(run, args=sys.argv[1:], nprocs=2, start_method="fork")
