@@ -141,8 +141,15 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
     if isinstance(content, dict):
         for name in ("state_dict", "model_state_dict", "model"):
             if _is_state_dict(content.get(name)):
-                return dict(content[name]), _spec_of(content)
+                spec = _spec_of(content)
+                return _outcome(content[name]) if spec else dict(content[name]), spec
     raise ValueError(f"{path} holds no plain state dict; save its state_dict() alone, or load the part that is one")
+
+
+def _outcome(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a run's checkpoint the running mean of the weights, if it has one, else the weights."""
+    mean = {key: value for key, value in state_dict.items() if key.startswith("averaged.module.")}
+    return {key.removeprefix("averaged."): value for key, value in mean.items()} or dict(state_dict)
 
 
 def _spec_of(checkpoint: Mapping[str, Any]) -> ModelSpec | None:

@@ -191,12 +191,16 @@ class TrainConfig:
         monitor: column of metrics.csv that names the best epoch: val_loss (lowest), or val_dice_ or val_iou_ with
             slice, patient, dataset or batch (highest; of equal ones that with the lowest val_loss).
         patience: stop after so many epochs without a better `monitor`; None never stops early.
+        ema: share of its past that the running mean of the weights keeps at each step, such as 0.999; the mean is then
+            what is validated and saved as best. None for the weights themselves.
         seed: of weights, order and augmentation.
         precision: Lightning's: 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true.
         accelerator: Lightning's: auto, cpu, gpu.
         devices: how many on each machine, or auto.
         nodes: how many machines.
         strategy: Lightning's: auto, ddp.
+        logger: Lightning's: csv, tensorboard or wandb, each epoch's values to `logs` in the run's folder.
+        callbacks: Lightning's or one's own, each by {class_path: ..., init_args: {...}}.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -207,17 +211,21 @@ class TrainConfig:
     epochs: int = 20
     monitor: str = "val_dice_patient"
     patience: int | None = None
+    ema: float | None = None
     seed: int = 0
     precision: str = "32-true"
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     nodes: int = 1
     strategy: str = "auto"
+    logger: Literal["csv", "tensorboard", "wandb"] | None = None
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, f"epochs must be 1 or more, got {self.epochs}")
         _check(self.patience is None or self.patience >= 1, f"patience must be 1 or more or null, got {self.patience}")
         _check(self.devices == "auto" or self.devices >= 1, f"devices must be 1 or more or auto, got {self.devices}")
+        _check(self.ema is None or 0 < self.ema < 1, f"ema must lie between 0 and 1, got {self.ema}")
         _check(self.nodes >= 1, f"nodes must be 1 or more, got {self.nodes}")
         _check(self.schedule.warmup < self.epochs, f"schedule.warmup must end before {self.epochs} epochs are over")
         falls = self.schedule.name in ("constant", "multistep") or self.schedule.minimum_lr <= self.optimizer.lr

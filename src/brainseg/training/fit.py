@@ -4,11 +4,13 @@ import logging
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from brainseg.data import Split, write_split
@@ -20,9 +22,16 @@ from brainseg.training.run_folder import RunFolder, WholeCheckpoints
 from brainseg.training.scores import MONITORS
 from brainseg.training.task import SegmentationTask
 from brainseg.training.trial import try_step
+from brainseg.training.watching import create_callbacks, create_logger
 
 
-def train(config: TrainConfig, folder: str | Path) -> None:
+def train(
+    config: TrainConfig,
+    folder: str | Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | None = None,
+) -> None:
     """Trains a network and leaves everything about it in a folder.
 
     A training step on a copy of the network is tried first; nothing is written before it has passed.
@@ -30,6 +39,8 @@ def train(config: TrainConfig, folder: str | Path) -> None:
     Args:
         config: the run.
         folder: made if absent; `resume` goes on in it if the run is cut off.
+        callbacks: of Lightning, besides those of the configuration.
+        logger: of Lightning, in place of the configuration's.
 
     Raises:
         FileExistsError: the folder holds a run already.
@@ -40,7 +51,7 @@ def train(config: TrainConfig, folder: str | Path) -> None:
         OSError: a full or read-only disk; it names the file, of which nothing is left half written.
     """
     config, folder = decided(config), Path(folder)
-    trainer = create_trainer(config, folder)
+    trainer = create_trainer(config, folder, callbacks=callbacks, logger=logger)
     if trainer.is_global_zero and (folder / "last.ckpt").exists():
         raise FileExistsError(f"{folder} holds a run already; go on with --resume {folder}, or give another folder")
     split = find_split(config.data, seed=config.seed)
@@ -85,6 +96,7 @@ def fit(trainer: Trainer, task: SegmentationTask, data: SliceDataModule, folder:
 
 IGNORED = (
     ".*does not have many workers.*",  # slices come from memory
+    ".*smaller than the logging interval.*",  # values of epochs are logged
     ".*LeafSpec.*deprecated",  # Lightning calls an old name
     ".*Grad strides do not match bucket view strides.*",  # depthwise kernels, too small to matter
 )
@@ -98,18 +110,22 @@ class EpochProgressBar(TQDMProgressBar):
         self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
 
-def create_trainer(config: TrainConfig, folder: Path) -> Trainer:
+def create_trainer(
+    config: TrainConfig, folder: Path, *, callbacks: Sequence[Callback] = (), logger: Logger | None = None
+) -> Trainer:
     """Lightning's trainer with what a run needs: its folder, early stopping, a progress bar on a terminal."""
     _quieten()
     if config.monitor not in MONITORS:
         raise ValueError(f"monitor={config.monitor!r} names no validation metric; give one of {', '.join(MONITORS)}")
     mode = "min" if config.monitor == "val_loss" else "max"
-    callbacks: list[Callback] = [RunFolder(folder, monitor=config.monitor, mode=mode)]
+    own: list[Callback] = [RunFolder(folder, monitor=config.monitor, mode=mode)]
     if config.patience is not None:
-        callbacks.append(EarlyStopping(config.monitor, mode=mode, patience=config.patience, check_finite=False))
+        own.append(EarlyStopping(config.monitor, mode=mode, patience=config.patience, check_finite=False))
     shown = sys.stdout.isatty()  # elsewhere the line that each epoch leaves is all
     if shown:
-        callbacks.append(EpochProgressBar())
+        own.append(EpochProgressBar())
+    if logger is None and config.logger is not None:
+        logger = create_logger(config.logger, folder)
     try:
         return Trainer(
             accelerator=config.accelerator,
@@ -119,9 +135,9 @@ def create_trainer(config: TrainConfig, folder: Path) -> Trainer:
             precision=config.precision,  # type: ignore[arg-type]
             max_epochs=config.epochs,
             gradient_clip_val=config.optimizer.clip_norm,
-            callbacks=callbacks,
+            callbacks=[*own, *create_callbacks(config.callbacks), *callbacks],
             plugins=[WholeCheckpoints()],
-            logger=False,
+            logger=logger or False,
             enable_progress_bar=shown,
             enable_model_summary=False,
             num_sanity_val_steps=0,

@@ -1,12 +1,14 @@
 """Going on with a run from its folder."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 
 from brainseg._names import no_such
 from brainseg.data import read_split
@@ -14,12 +16,18 @@ from brainseg.models import ModelSpec
 from brainseg.training.config import TrainConfig, decided, plain, read_config, write_config
 from brainseg.training.fit import create_trainer, fit, prepare
 
-PLACES = ("accelerator", "devices", "nodes", "strategy", "data.root", "data.workers", "data.cache_dir")
-"""What may differ when a run goes on: where it computes, and where the data lies."""
+PLACES = ("accelerator", "devices", "nodes", "strategy", "data.root", "data.workers", "data.cache_dir", "logger")
+"""What may differ when a run goes on: where it computes, where the data lies, and who is told."""
 
 
 def resume(
-    folder: str | Path, *, epochs: int | None = None, replan: bool = False, places: Mapping[str, Any] | None = None
+    folder: str | Path,
+    *,
+    epochs: int | None = None,
+    replan: bool = False,
+    places: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | None = None,
 ) -> None:
     """Goes on with a run from its last completed epoch, to the weights that it would have reached uninterrupted.
 
@@ -31,6 +39,8 @@ def resume(
         epochs: how many there shall be in the end; None for those of its config.yaml.
         replan: the rates of a cosine or poly schedule are from here on those of a run of so many epochs.
         places: fields of the configuration by full name, of those in `PLACES`, such as {"data.root": "/data/lgg"}.
+        callbacks: as for `train`.
+        logger: likewise.
 
     Raises:
         FileNotFoundError: no run in the folder.
@@ -49,7 +59,7 @@ def resume(
     checkpoint = _read_checkpoint(path) if path.is_file() else None
     if checkpoint is not None and not _goes_on(config, checkpoint, folder, replan=replan):
         return
-    trainer = create_trainer(config, folder)
+    trainer = create_trainer(config, folder, callbacks=callbacks, logger=logger)
     spec = ModelSpec.from_json(checkpoint["spec"]) if checkpoint and "spec" in checkpoint else None
     task, data = prepare(config, read_split(folder / "split.json"), trainer, spec)
     if trainer.is_global_zero and task.run != written:

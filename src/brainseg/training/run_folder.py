@@ -81,7 +81,7 @@ class RunFolder(Checkpoint):
         assert isinstance(pl_module, SegmentationTask)
         write_rows(self.rows, self.folder / "metrics.csv")
         if self.best is self.rows[-1]:
-            pl_module.model.save_pretrained(self.folder / "best")
+            pl_module.outcome.save_pretrained(self.folder / "best")
             write_values(self.best, self.folder / "best" / "metrics.json")
 
     @property

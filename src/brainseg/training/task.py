@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from brainseg import losses
 from brainseg._names import no_such
@@ -107,14 +108,34 @@ class SegmentationTask(LightningModule):
             )
         chosen = config.data.augmentation
         self.augmentation = None if chosen == "none" else AUGMENTATIONS[chosen]()
+        self.averaged = None
+        if config.ema is not None:
+            mean = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.model, multi_avg_fn=mean, use_buffers=True)
+            self.averaged.requires_grad_(False)
         self.class_names = scored_names(spec)
         self.train_scores = create_scores(self.class_names, aggregations=["batch"], prefix="train_")
         self.val_scores = create_scores(self.class_names, prefix="val_")
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Logits of images (B, C, H, W) in [0, 1], channels as stored; a list when training with deep supervision."""
-        logits: Tensor | list[Tensor] = self.model(images if self.input is None else self.input(images))
+        model = self.model if self.training else self.outcome
+        logits: Tensor | list[Tensor] = model(images if self.input is None else self.input(images))
         return logits
+
+    @property
+    def outcome(self) -> SegmentationModel:
+        """The network that the run is for: the one trained, or its running mean."""
+        return self.model if self.averaged is None else cast("SegmentationModel", self.averaged.module)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate at the start, under the name by which Lightning's finder sets it."""
+        return self.run.optimizer.lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self.run = replace(self.run, optimizer=replace(self.run.optimizer, lr=lr))
 
     def on_train_epoch_start(self) -> None:
         # The epoch's randomness depends on seed, epoch and process alone, so that a resumed run draws the same.
@@ -131,6 +152,10 @@ class SegmentationTask(LightningModule):
         self.log_dict(shown, prog_bar=True, batch_size=len(batch["image"]))
         return step.loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+
     def step(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Step:
         """What the network makes of a batch, augmented by what the generator draws if one is given."""
         if self.augmentation is not None and generator is not None:
@@ -141,16 +166,18 @@ class SegmentationTask(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.log_dict(named(self.train_scores, self.class_names))
+        self.log("lr", self.optimizer.param_groups[0]["lr"])
         self._stop_if_not_finite()
         # Here and not by Lightning, which does so after checkpoints of the epoch are written.
-        self.step_schedule(val_loss=self.trainer.callback_metrics["val_loss"].item())
+        if not self.trainer.lr_scheduler_configs:  # as its finder of learning rates has one
+            self.step_schedule(val_loss=self.trainer.callback_metrics.get("val_loss"))
 
-    def step_schedule(self, *, val_loss: float) -> None:
-        """Sets the learning rate of the next epoch."""
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(val_loss)
-        else:
+    def step_schedule(self, *, val_loss: Tensor | float | None) -> None:
+        """Sets the learning rate of the next epoch; that of plateau stays where nothing is validated."""
+        if isinstance(self.schedule, LambdaLR):
             self.schedule.step()
+        elif val_loss is not None:
+            self.schedule.step(float(val_loss))
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         step = self.step(batch)
@@ -180,10 +207,11 @@ class SegmentationTask(LightningModule):
         # Optimisers, and with them the schedule, are made after the checkpoint's own hook has run.
         if state := self.__dict__.pop("_schedule_state", None):
             self.schedule.load_state_dict(state)
+            self._goes_on = True
 
     def on_train_start(self) -> None:
         # Here and not earlier: the state of the optimiser, and with it the rate, is restored last.
-        if isinstance(self.schedule, LambdaLR):
+        if self.__dict__.pop("_goes_on", False) and isinstance(self.schedule, LambdaLR):
             set_rates(self.schedule)
 
     def compute_loss(
@@ -197,12 +225,11 @@ class SegmentationTask(LightningModule):
 
     def _stop_if_not_finite(self) -> None:
         """Before anything of the epoch is kept, and on all processes alike: these values are theirs in common."""
+        values = self.trainer.callback_metrics
         for name in ("train_loss", "val_loss"):
-            if not self.trainer.callback_metrics[name].isfinite():
-                raise not_finite(
-                    f"{name} is {self.trainer.callback_metrics[name].item()}", self.run, self.current_epoch
-                )
-        if wrong := weights_not_finite(self.model):
+            if name in values and not values[name].isfinite():
+                raise not_finite(f"{name} is {values[name].item()}", self.run, self.current_epoch)
+        if wrong := weights_not_finite(self.model) or weights_not_finite(self.outcome):
             raise not_finite(f"the weights {wrong} are not finite", self.run, self.current_epoch)
 
     def _log(self, name: str, step: Step) -> None:
