@@ -15,6 +15,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures this library beside its peers.")
     parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], help="all of them if none is named")
     parser.add_argument("--quick", action="store_true", help="two rounds, to see that everything runs")
+    parser.add_argument("--seconds", type=float, default=150, help="for the rounds of a table (150)")
     parser.add_argument("--threads", type=int, default=2, help="threads on the CPU (2)")
     parser.add_argument(
         "--keep-freed-memory",
@@ -35,6 +36,7 @@ if __name__ == "__main__":
             subject,
             import_module(f"benchmarks.{subject}").cases,
             quick=arguments.quick,
+            seconds=arguments.seconds,
             keep_freed_memory=arguments.keep_freed_memory,
         )
         print(write_report(report, output).read_text())

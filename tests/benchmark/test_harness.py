@@ -170,8 +170,18 @@ def test_rounds_stop_when_the_time_is_up() -> None:
     assert len(calls) == 4
 
 
-def test_short_calls_are_timed_in_greater_number() -> None:
-    calls: list[float] = []
-    case = Case("short", [Candidate("counted", lambda: Run(lambda: calls.append(0.0) or torch.zeros(1)))])
+def test_short_calls_are_timed_in_greater_number_and_long_ones_are_not(clock: Clock) -> None:
+    calls = {"short": 0, "long": 0}
+
+    def counted(name: str, seconds: float) -> Callable[[], Run]:
+        def call() -> Tensor:
+            calls[name] += 1
+            clock.sleep(seconds)
+            return torch.zeros(1)
+
+        return lambda: Run(call)
+
+    case = Case("length", [Candidate("short", counted("short", 0.001)), Candidate("long", counted("long", 1.0))])
     measure(case, rounds=1, calls=3)
-    assert len(calls) > 1000
+    # The result, a warm-up, four to find out, and a round with one that is not timed.
+    assert calls == {"short": 6 + 31, "long": 6 + 4}

@@ -142,7 +142,7 @@ def measure(
         rows[name].status = reason
     device = torch.device(case.device)
     runs = _ready(case, rows)
-    calls = _enough(calls, runs, rows, device)
+    numbers = _enough(calls, runs, rows, device)
     times: dict[str, list[list[float]]] = {name: [] for name in runs}
     names = list(runs)
     start = time.perf_counter()
@@ -151,7 +151,7 @@ def measure(
         for name in names[turn:] + names[:turn]:
             if rows[name].status == MEASURED:
                 with _failures_in(rows[name]):
-                    times[name].append(time_calls(runs[name].call, calls, device))
+                    times[name].append(time_calls(runs[name].call, numbers[name], device))
         if time.perf_counter() - start > seconds:
             break
     _fill(case, rows, times)
@@ -180,13 +180,13 @@ def _ready(case: Case, rows: Mapping[str, Row]) -> dict[str, Run]:
     return runs
 
 
-def _enough(calls: int, runs: Mapping[str, Run], rows: Mapping[str, Row], device: torch.device) -> int:
-    """So many calls that the first candidate's take 30 ms a round."""
-    for name, run in runs.items():
-        if calls > 1:
-            with _failures_in(rows[name]):
-                return max(calls, round(0.03 / statistics.fmean(time_calls(run.call, calls, device))))
-    return calls
+def _enough(calls: int, runs: Mapping[str, Run], rows: Mapping[str, Row], device: torch.device) -> dict[str, int]:
+    """For each candidate so many calls that they take 30 ms a round."""
+    numbers = dict.fromkeys(runs, calls)
+    for name, run in runs.items() if calls > 1 else ():
+        with _failures_in(rows[name]):
+            numbers[name] = max(calls, round(0.03 / statistics.fmean(time_calls(run.call, calls, device))))
+    return numbers
 
 
 def _fill(case: Case, rows: Mapping[str, Row], times: Mapping[str, list[list[float]]]) -> None:
