@@ -65,6 +65,8 @@ def test_the_split_is_the_data_sets_own_unless_one_is_named(data: DataConfig) ->
 
 def test_a_batch_larger_than_the_data_is_refused(data: DataConfig) -> None:
     module(replace(data, batch_size=15)).check_share(3)
+    with pytest.raises(ValueError, match=r"15 slices cannot be shared over 16 processes"):
+        module(replace(data, batch_size=1)).check_share(16)
     with pytest.raises(ValueError, match=r"a batch of 16 slices is more .*: 15 for each of 3 process\(es\)"):
         module(replace(data, batch_size=16)).check_share(3)
 

@@ -136,6 +136,7 @@ def test_what_a_data_set_says_of_its_masks_is_taken_over() -> None:
         class_names=names,
     )
     assert (module.model.spec.task, module.model.spec.class_names) == ("multiclass", names)
+    assert {"val_loss", "val_iou_batch", "val_dice_patient", "val_dice_patient_core"} <= set(module.monitors)
     single = SegmentationTask(
         TrainConfig(model=ModelConfig(name="unext_tiny")), in_channels=3, num_classes=1, class_names=("tumour",)
     )

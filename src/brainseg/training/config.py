@@ -189,7 +189,8 @@ class TrainConfig:
         schedule: with which learning rates.
         epochs: how often every training slice is seen.
         monitor: column of metrics.csv that names the best epoch: val_loss (lowest), or val_dice_ or val_iou_ with
-            slice, patient, dataset or batch (highest; of equal ones that with the lowest val_loss).
+            slice, patient, dataset or batch, or of several classes val_dice_patient_ with the name of one (highest; of
+            equal ones that with the lowest val_loss).
         patience: stop after so many epochs without a better `monitor`; None never stops early.
         ema: share of its past that the running mean of the weights keeps at each step, such as 0.999; the mean is then
             what is validated and saved as best. None for the weights themselves.

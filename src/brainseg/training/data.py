@@ -42,12 +42,14 @@ class SliceDataModule(LightningDataModule):
         return self._loader(self.train_set, batch_size=self.config.batch_size, sampler=sampler, drop_last=True)
 
     def check_share(self, world: int) -> None:
-        """Raises ValueError if one of so many processes has no whole batch to train on."""
+        """Raises ValueError if one of so many processes has no whole batch to train on, or no slice to validate."""
         if self.config.batch_size > (share := len(self.train_set) // world):
             raise ValueError(
                 f"a batch of {self.config.batch_size} slices is more than there are to train on: {share} for each of "
                 f"{world} process(es); give a smaller data.batch_size"
             )
+        if len(self.val_set) < world:
+            EvenBatches(len(self.val_set), self.config.batch_size, world=world, rank=0)  # which says what is wrong
 
     def val_dataloader(self) -> DataLoader[Sample]:
         world, rank = self._processes()

@@ -19,7 +19,6 @@ from brainseg.training.config import TrainConfig, decided, write_config
 from brainseg.training.data import SliceDataModule
 from brainseg.training.datasets import find_split
 from brainseg.training.run_folder import RunFolder, WholeCheckpoints
-from brainseg.training.scores import MONITORS
 from brainseg.training.task import SegmentationTask
 from brainseg.training.trial import try_step
 from brainseg.training.watching import create_callbacks, create_logger
@@ -79,6 +78,9 @@ def prepare(
         class_names=slices.class_names,
         spec=spec,
     )
+    if config.monitor not in task.monitors:
+        there_are = ", ".join(task.monitors)
+        raise ValueError(f"monitor={config.monitor!r} names no validation metric; give one of {there_are}")
     try_step(task, data, trainer)
     return task, data
 
@@ -115,8 +117,6 @@ def create_trainer(
 ) -> Trainer:
     """Lightning's trainer with what a run needs: its folder, early stopping, a progress bar on a terminal."""
     _quieten()
-    if config.monitor not in MONITORS:
-        raise ValueError(f"monitor={config.monitor!r} names no validation metric; give one of {', '.join(MONITORS)}")
     mode = "min" if config.monitor == "val_loss" else "max"
     own: list[Callback] = [RunFolder(folder, monitor=config.monitor, mode=mode)]
     if config.patience is not None:

@@ -32,7 +32,6 @@ BY_SLICE = {
     "false_lesions": "false lesions",
 }
 """Those of `create_details` that score slices, and what they are called in tables."""
-MONITORS = ("val_loss", *(f"val_{score}_{over}" for score in ("dice", "iou") for over in AGGREGATIONS))
 IGNORED = 255
 """Number of a class in targets whose pixels do not count."""
 

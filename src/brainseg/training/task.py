@@ -129,6 +129,11 @@ class SegmentationTask(LightningModule):
         return self.model if self.averaged is None else cast("SegmentationModel", self.averaged.module)
 
     @property
+    def monitors(self) -> list[str]:
+        """Names of what a run may choose its best epoch by: the validation loss, lowest, and scores, highest."""
+        return ["val_loss", *named(self.val_scores, self.class_names)]
+
+    @property
     def lr(self) -> float:
         """The learning rate at the start, under the name by which Lightning's finder sets it."""
         return self.run.optimizer.lr

@@ -10,12 +10,13 @@ from lightning.pytorch.plugins import Precision
 from torch import Tensor
 from torch.optim import Optimizer
 
+from brainseg.data import SliceDataset
 from brainseg.training.data import SliceDataModule
 from brainseg.training.task import SegmentationTask, Step, not_finite, weights_not_finite
 
 
 def try_step(task: SegmentationTask, data: SliceDataModule, trainer: Trainer) -> None:
-    """Trains a copy of the network on its first slices, in the precision and on the device of the run.
+    """Trains and validates a copy of the network on a few slices, in the precision and on the device of the run.
 
     Two slices stand for a batch, one for a batch of one. The task, its random numbers and the slices stay as they are.
 
@@ -31,18 +32,22 @@ def try_step(task: SegmentationTask, data: SliceDataModule, trainer: Trainer) ->
     copy = deepcopy(task)
     precision, device = trainer.strategy.precision_plugin, _device(task, trainer)
     precision.convert_module(copy).to(device)
-    samples = [data.train_set[0], data.train_set[len(data.train_set) - 1]][: data.config.batch_size]
-    batch = precision.convert_input(_moved(data.collate(samples), device))
+
+    def batch_of(slices: SliceDataset) -> dict[str, Any]:
+        samples = [slices[0], slices[len(slices) - 1]][: data.config.batch_size]
+        batch: dict[str, Any] = precision.convert_input(_moved(data.collate(samples), device))
+        return batch
+
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             optimizer = copy.configure_optimizers()
-            step = _trained(copy, batch, optimizer, precision)
+            step = _trained(copy, batch_of(data.train_set), optimizer, precision)
             found, true, valid = step.masks(copy.model.spec)
             copy.train_scores.update(found, true, valid=valid)
             with precision.val_step_context(), torch.no_grad():
-                validated = copy.eval().step(batch)
-                found, true, valid = validated.masks(copy.model.spec)
-                places = {"group": batch["patient"], "slice_index": range(len(samples))}
+                batch = batch_of(data.val_set)
+                found, true, valid = copy.eval().step(batch).masks(copy.model.spec)
+                places = {"group": batch["patient"], "slice_index": range(len(found))}
                 copy.val_scores.update(found, true, valid=valid, **places)
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
         hint = ""
