@@ -110,7 +110,8 @@ def biases_that_cancel(model: nn.Module) -> set[str]:
     keys = {
         f"{name}.{conv}.bias"
         for name, module in model.named_modules()
-        for conv, _ in getattr(module, "conv_norm_pairs", ())
+        for conv, after, *_ in getattr(module, "conv_chains", ())
+        if isinstance(getattr(module, after), nn.BatchNorm2d)
     }
     if isinstance(model, ResUNet):  # every unit begins with norms, on both of its paths
         *units, _ = (name for name, module in model.named_modules() if isinstance(module, ResidualUnit))

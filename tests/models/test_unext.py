@@ -195,6 +195,19 @@ def test_tokens_and_maps_share_memory() -> None:
     assert layouts == [True] * 5
 
 
+def test_gradients_of_every_image_come_out_of_one_call() -> None:
+    model = UNeXt(channels=(4, 6, 8, 10, 12)).eval()
+    parameters, images = dict(model.named_parameters()), torch.rand(2, 1, 3, 64, 64)
+
+    def loss(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
+        return torch.func.functional_call(model, parameters, (image,)).square().mean()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, images)
+    for i, image in enumerate(images):
+        for key, expected in torch.func.grad(loss)(parameters, image).items():
+            torch.testing.assert_close(found[key][i], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_one_image_at_the_smallest_size_cannot_be_normalised_in_training() -> None:
     model = UNeXt(channels=(4, 6, 8, 10, 12)).train()
     with pytest.raises(ValueError, match="more than 1 value per channel"):

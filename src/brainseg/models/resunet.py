@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainseg.checks import check_counts
@@ -100,13 +99,15 @@ class ResUNet(SegmentationModel):
 class ResidualUnit(nn.Module):
     """Norm, ReLU, 3x3 convolution, twice, plus a 1x1 convolution and norm of the input; no ReLU after the sum."""
 
-    conv_norm_pairs = (("conv1", "norm2"), ("shortcut_conv", "shortcut_norm"))
+    conv_chains = (("conv1", "norm2", "relu2"), ("shortcut_conv", "shortcut_norm"))
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, preactivation: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(in_channels) if preactivation else None  # the first unit reads the image as it is
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
+        self.relu2 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
         # A 1x1 convolution of this stride in two steps: as one, in channels_last and of fewer than 16 channels, its
         # gradient on the CPU writes beyond its memory (oneDNN issue 6035, in every torch up to 2.14).
@@ -115,7 +116,7 @@ class ResidualUnit(nn.Module):
         self.shortcut_norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        main = x if self.norm1 is None else F.relu(self.norm1(x), inplace=True)
-        main = self.conv2(F.relu(self.norm2(self.conv1(main)), inplace=True))
+        main = x if self.norm1 is None else self.relu1(self.norm1(x))
+        main = self.conv2(self.relu2(self.norm2(self.conv1(main))))
         output: Tensor = main + self.shortcut_norm(self.shortcut_conv(self.subsample(x)))
         return output

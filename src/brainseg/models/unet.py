@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainseg.checks import check_count, check_counts
@@ -116,15 +115,18 @@ class UNet(SegmentationModel):
 class DoubleBlock(nn.Module):
     """Twice: 3x3 convolution, batch norm, ReLU."""
 
-    conv_norm_pairs = (("conv1", "norm1"), ("conv2", "norm2"))
+    conv_chains = (("conv1", "norm1", "relu1"), ("conv2", "norm2", "relu2"))
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
+        self.relu2 = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+        x = self.relu1(self.norm1(self.conv1(x)))
+        output: Tensor = self.relu2(self.norm2(self.conv2(x)))
+        return output

@@ -107,8 +107,8 @@ class UNeXt(SegmentationModel):
 
     def encode(self, x: Tensor) -> list[Tensor]:
         features = []
-        # In this layout a map of tokens and an image are the same memory.
-        x = x.contiguous(memory_format=torch.channels_last)
+        # In this layout, channels_last, a map of tokens and an image are the same memory.
+        x = _to_map(_to_tokens(x).contiguous())
         for stage in self.stages:
             x = self._run(stage, x)
             features.append(x)
@@ -126,17 +126,19 @@ class UNeXt(SegmentationModel):
 class ConvStage(nn.Module):
     """Stages 1 to 3: 3x3 convolution, batch norm, 2x2 max pooling, ReLU."""
 
-    conv_norm_pairs = (("conv", "norm"),)
+    conv_chains = (("conv", "norm", "pool", "relu"),)
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
         self.norm = nn.BatchNorm2d(out_channels)
         self.pool = nn.MaxPool2d(kernel_size=2)
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         # The ReLU comes after the pooling, on a quarter of the pixels; the norm cannot: its weights may be negative.
-        return F.relu(self.pool(self.norm(self.conv(x))), inplace=True)
+        output: Tensor = self.relu(self.pool(self.norm(self.conv(x))))
+        return output
 
 
 class TokenizedStage(nn.Module):
@@ -188,11 +190,14 @@ class ShiftedMLP(nn.Module):
     The paper shifts the width first; the authors' code, and so the published weights, the height.
     """
 
+    conv_chains = (("dwconv", "gelu"),)
+
     def __init__(self, channels: int, hidden_channels: int, *, shift_size: int = 5, drop: float = 0.0) -> None:
         super().__init__()
         self.shift_size = shift_size
         self.fc1 = nn.Linear(channels, hidden_channels)
         self.dwconv = nn.Conv2d(hidden_channels, hidden_channels, kernel_size=3, padding=1, groups=hidden_channels)
+        self.gelu = nn.GELU()
         self.fc2 = nn.Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop)
         for linear in (self.fc1, self.fc2):
@@ -202,7 +207,7 @@ class ShiftedMLP(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.fc1(shift(tokens, "height", self.shift_size))
-        x = self.drop(F.gelu(_to_tokens(self.dwconv(_to_map(x)))))
+        x = self.drop(_to_tokens(self.gelu(self.dwconv(_to_map(x)))))
         x = self.fc2(shift(x, "width", self.shift_size))
         dropped: Tensor = self.drop(x)
         return dropped
@@ -228,7 +233,7 @@ class DropPath(nn.Module):
 class ConvUp(nn.Module):
     """Up 3 and 4: 3x3 convolution, batch norm, bilinear x2, ReLU, then the skip is added."""
 
-    conv_norm_pairs = (("conv", "norm"),)
+    conv_chains = (("conv", "norm"),)
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
