@@ -49,10 +49,10 @@ def main(folder: Path) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        recent.append(torch.stack([total.detach(), *(parts[f"loss_{name}"] for name in ("ce", "mask", "dice"))]))
+        recent.append(torch.stack([total.detach(), *(parts[f"loss_{name}"] for name in ("class", "mask", "dice"))]))
         if step % 100 == 0:
             values = torch.stack(recent).mean(0).tolist()
-            course.append({"step": step, **dict(zip(("total", "ce", "mask", "dice"), values, strict=True))})
+            course.append({"step": step, **dict(zip(("total", "class", "mask", "dice"), values, strict=True))})
             recent.clear()
             print(f"{time.monotonic() - start:.0f} s", course[-1], flush=True)
 

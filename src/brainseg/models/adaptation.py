@@ -25,6 +25,7 @@ ADAPTABLE = {
     "denoising",
     "dn_number",
     "dn_noise",
+    "num_queries",  # a table of learned queries tells by its shape that it does not fit
     "num_points",
     "oversample",
     "importance",

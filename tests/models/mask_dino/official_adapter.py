@@ -1,6 +1,7 @@
 """Our Mask DINO behind the functions that the parity checker calls; see the checker's docstring for them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,24 +19,27 @@ from brainseg.models.mask_dino import (
 )
 from brainseg.models.mask_dino.boxes import giou
 from brainseg.models.mask_dino.convert import mask_dino_head_keys
-from brainseg.models.mask_dino.deformable_attention import deformable_attention
-from brainseg.models.mask_dino.head import DEFAULTS
+from brainseg.models.mask_dino.deformable import deformable_attention
 from brainseg.models.mask_dino.pixel_decoder import FEATURES
 from brainseg.models.mask_dino.positions import cell_centers, inverse_sigmoid, sine_boxes, sine_map
 from brainseg.models.mask_dino.query_selection import box_proposals, mask_anchors
+from brainseg.models.mask_dino.settings import HeadSettings
+
+# The authors' names of terms that have another one here.
+TERMS = {"class": "ce", "box": "bbox"}
 
 Arrays = Mapping[str, np.ndarray]
 Draw = Callable[[str, tuple[int, ...]], np.ndarray]
 
 
 def build(config: Mapping[str, Any]) -> MaskDINOHead:
-    arguments = {name: value for name, value in config.items() if name in DEFAULTS}
+    arguments = {field.name: config[field.name] for field in fields(HeadSettings) if field.name in config}
     arguments["fpn_norm"] = config.get("fpn_norm", "GN") == "GN"
     return MaskDINOHead([config["feature_channels"][name] for name in FEATURES], config["num_classes"], **arguments)
 
 
 def load(model: MaskDINOHead, state: Arrays) -> None:
-    keys = mask_dino_head_keys(model.arguments)
+    keys = mask_dino_head_keys(model.settings.to_json())
     assert keys.keys() >= state.keys(), f"official keys without a place: {sorted(state.keys() - keys.keys())}"
     model.to(torch.from_numpy(next(iter(state.values()))).dtype)
     model.load_state_dict({keys[theirs]: torch.from_numpy(value) for theirs, value in state.items()})
@@ -61,7 +65,7 @@ def train_step(model: MaskDINOHead, features: Arrays, targets: Sequence[Arrays],
     total, parts = model.criterion(predictions, objects, rand=draw)
     total.backward()
     found |= _matched(model.criterion, _matching_stages(predictions), objects, draw)
-    found |= {"total": total, **{f"loss/{name}": value for name, value in parts.items()}}
+    found |= {"total": total, **_official(parts)}
     return _arrays({**found, **_outputs(predictions), **_gradients(model, x)})
 
 
@@ -138,7 +142,7 @@ def criterion(
     total, parts = loss(predictions, objects, rand=draw)
     total.backward()
     found = _matched(loss, _matching_stages(predictions), objects, draw)
-    found |= {"total": total, **{f"loss/{name}": value for name, value in parts.items()}}
+    found |= {"total": total, **_official(parts)}
     found |= {f"grad/{stage}/{name}": _grad(x) for stage, layer in leaves.items() for name, x in layer.items()}
     return _arrays(found)
 
@@ -180,6 +184,14 @@ def units(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
     elif name == "reference_points":
         found["points"] = cell_centers(shapes, like=torch.zeros(()))[None]
     return _arrays(found)
+
+
+def _official(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, value in parts.items():
+        _, term, *rest = name.split("_")
+        found["loss/" + "_".join(["loss", TERMS.get(term, term), *rest])] = value
+    return found
 
 
 def _seen(model: MaskDINOHead, run: Callable[[], QueryPredictions]) -> tuple[dict[str, Tensor], QueryPredictions]:
@@ -252,7 +264,7 @@ def _matched(
 
 def _gradients(model: MaskDINOHead, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     theirs: dict[str, str] = {}
-    for key, ours in mask_dino_head_keys(model.arguments).items():
+    for key, ours in mask_dino_head_keys(model.settings.to_json()).items():
         theirs.setdefault(ours, key)
     found = {f"grad/{theirs[key]}": _grad(parameter) for key, parameter in model.named_parameters()}
     return {**found, **{f"grad_in/{name}": _grad(x) for name, x in features.items()}}

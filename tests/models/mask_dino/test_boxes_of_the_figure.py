@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from brainseg.models import DeformableAttention, Denoising, PixelDecoder, TransformerDecoder
-from brainseg.models.mask_dino import QuerySelection, Target, deformable_attention
+from brainseg.models.mask_dino import QuerySelection, deformable_attention
+from brainseg.models.mask_dino.objects import Objects
 from brainseg.models.mask_dino.query_selection import box_proposals
 from brainseg.models.mask_dino.randomness import torch_rand
 from brainseg.models.mask_dino.self_attention import SelfAttention
@@ -136,27 +137,29 @@ def test_proposals_out_of_range_are_infinite_and_none_is_nan() -> None:
 def test_selection_takes_the_best_tokens_in_order_and_cuts_their_gradient() -> None:
     torch.manual_seed(0)
     selection = QuerySelection(16, 5)
-    class_embed, bbox_embed = torch.nn.Linear(16, 3), torch.nn.Linear(16, 4)
+    class_embed, box_embed = torch.nn.Linear(16, 3), torch.nn.Linear(16, 4)
     memory = torch.randn(2, 42, 16, requires_grad=True)
-    tokens, anchors = selection(memory, SHAPES, class_embed, bbox_embed)
+    tokens, anchors = selection(memory, SHAPES, class_embed, box_embed)
     scores = class_embed(tokens).amax(dim=-1)
     assert (scores[:, :-1] >= scores[:, 1:]).all()
     everything = QuerySelection(16, 100)
     everything.load_state_dict(selection.state_dict())
-    assert everything(memory, SHAPES, class_embed, bbox_embed)[0].shape == (2, 42, 16)
+    assert everything(memory, SHAPES, class_embed, box_embed)[0].shape == (2, 42, 16)
     assert anchors.requires_grad
     queries = selection.start(tokens, anchors)
     assert not queries.content.requires_grad
     assert not queries.anchors.requires_grad
 
 
+def objects(labels: list[int], boxes: Tensor, counts: list[int] | None = None) -> Objects:
+    masks = torch.zeros(len(labels), 32, 32, dtype=torch.bool)
+    return Objects(torch.tensor(labels, dtype=torch.long), boxes, masks, counts or [len(labels)], [])
+
+
 def test_denoising_without_noise_repeats_the_objects_in_groups() -> None:
     denoising = Denoising(4, 8, number=7, noise=0.0)
-    targets: list[Target] = [
-        {"labels": torch.tensor([1, 3]), "boxes": torch.rand(2, 4), "masks": torch.zeros(2, 8, 8)},
-        {"labels": torch.tensor([0]), "boxes": torch.rand(1, 4), "masks": torch.zeros(1, 8, 8)},
-    ]
-    noised = denoising(targets, torch_rand(torch.device("cpu")))
+    boxes = torch.rand(3, 4)
+    noised = denoising(objects([1, 3, 0], boxes, [2, 1]), torch_rand(torch.device("cpu")))
     assert noised is not None
     assert noised.groups == 3
     assert noised.pad_size == 6
@@ -165,8 +168,8 @@ def test_denoising_without_noise_repeats_the_objects_in_groups() -> None:
         content, anchors = (x[:, 2 * group : 2 * group + 2] for x in (noised.queries.content, noised.queries.anchors))
         assert torch.equal(content[0], table[[1, 3]])
         assert torch.equal(content[1], torch.stack([table[0], torch.zeros(8)]))
-        torch.testing.assert_close(anchors[0].sigmoid(), targets[0]["boxes"], atol=2e-5, rtol=0)
-        torch.testing.assert_close(anchors[1, 0].sigmoid(), targets[1]["boxes"][0], atol=2e-5, rtol=0)
+        torch.testing.assert_close(anchors[0].sigmoid(), boxes[:2], atol=2e-5, rtol=0)
+        torch.testing.assert_close(anchors[1, 0].sigmoid(), boxes[2], atol=2e-5, rtol=0)
         assert not anchors[1, 1].any()
     blocked = noised.blocked(2)
     for row, column in product(range(8), repeat=2):
@@ -174,23 +177,20 @@ def test_denoising_without_noise_repeats_the_objects_in_groups() -> None:
         assert blocked[row, column] == (column < 6 and not own if row < 6 else column < 6)
 
 
-@pytest.mark.parametrize("count", [0, 8])
-def test_no_objects_or_too_many_are_not_noised(count: int) -> None:
-    target: Target = {
-        "labels": torch.zeros(count, dtype=torch.long),
-        "boxes": torch.rand(count, 4),
-        "masks": torch.zeros(count, 8, 8),
-    }
-    assert Denoising(4, 8, number=7)([target], torch_rand(torch.device("cpu"))) is None
+def test_no_objects_are_not_noised_and_too_many_neither_with_one_warning() -> None:
+    denoising = Denoising(4, 8, number=7)
+    rand = torch_rand(torch.device("cpu"))
+    assert denoising(objects([], torch.zeros(0, 4), [0, 0]), rand) is None
+    with pytest.warns(UserWarning, match="an image has 8 objects, more than the 7 denoising queries: there is no"):
+        assert denoising(objects([0] * 8, torch.rand(8, 4)), rand) is None
+    assert denoising(objects([0] * 9, torch.rand(9, 4)), rand) is None
 
 
 def test_noise_moves_centres_by_a_fifth_of_a_side_and_flips_a_fifth_of_the_labels() -> None:
     denoising = Denoising(1000, 4, number=100)
-    count = 100
-    boxes = torch.tensor([0.5, 0.5, 0.2, 0.1]).expand(count, 4)
-    target: Target = {"labels": torch.zeros(count).long(), "boxes": boxes, "masks": torch.zeros(count, 8, 8)}
+    boxes = torch.tensor([0.5, 0.5, 0.2, 0.1]).expand(100, 4)
     torch.manual_seed(0)
-    noised = [denoising([target], torch_rand(torch.device("cpu"))) for _ in range(30)]
+    noised = [denoising(objects([0] * 100, boxes), torch_rand(torch.device("cpu"))) for _ in range(30)]
     moved = torch.cat([x.queries.anchors[0].sigmoid() for x in noised if x]) - boxes[0]
     reach = torch.tensor([0.04, 0.02, 0.08, 0.04])
     assert (moved.abs() <= reach + 1e-5).all()
@@ -204,9 +204,8 @@ def test_draws_of_half_precision_models_never_name_a_class_too_many() -> None:
     def draw(name: str, shape: tuple[int, ...]) -> Tensor:
         return torch.full(shape, 1 - 2**-24 if name == "dn/label" else 0.0)
 
-    target: Target = {"labels": torch.tensor([0]), "boxes": torch.rand(1, 4), "masks": torch.zeros(1, 8, 8)}
     denoising = Denoising(3, 8).bfloat16()
-    noised = denoising([target], draw)
+    noised = denoising(objects([0], torch.rand(1, 4)), draw)
     assert noised is not None
     assert torch.equal(noised.queries.content[0, 0], denoising.label_enc.weight[2])
     assert noised.queries.anchors.dtype == torch.float32

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainseg.models import HungarianMatcher, QueryPredictions, SetCriterion
-from brainseg.models.mask_dino import Target, targets_from_masks
+from brainseg.models.mask_dino import Target, matcher, sampling, targets_from_masks
+from brainseg.models.mask_dino import criterion as criterion_module
 from brainseg.models.mask_dino.boxes import giou
 
-NAMES = ("ce", "mask", "dice", "bbox", "giou")
+NAMES = ("class", "mask", "dice", "box", "giou")
 
 
-def predictions(queries: int = 5, batch: int = 2, classes: int = 2, **more: Any) -> QueryPredictions:
-    generator = torch.Generator().manual_seed(0)
+def predictions(queries: int = 5, batch: int = 2, classes: int = 2, seed: int = 0, **more: Any) -> QueryPredictions:
+    generator = torch.Generator().manual_seed(seed)
     return QueryPredictions(
         torch.randn(batch, queries, classes, generator=generator),
         torch.randn(batch, queries, 16, 16, generator=generator),
@@ -117,12 +118,12 @@ def test_losses_of_one_sure_query_are_those_of_the_formulas() -> None:
     given = QueryPredictions(logits.clamp(min=-50), torch.cat([-exact, exact], dim=1), torch.full((1, 2, 4), 0.5))
     total, parts = SetCriterion(1, num_points=2000, denoising="no")(given, [target])
     p = 1 / (1 + math.exp(-0.3))
-    assert parts["loss_ce"].item() == pytest.approx(-0.25 * (1 - p) ** 2 * math.log(p), rel=1e-5)
-    assert parts["loss_bbox"].item() == 0
+    assert parts["loss_class"].item() == pytest.approx(-0.25 * (1 - p) ** 2 * math.log(p), rel=1e-5)
+    assert parts["loss_box"].item() == 0
     assert parts["loss_giou"].item() == pytest.approx(0, abs=1e-5)
     assert parts["loss_dice"] < 0.1  # most points lie on the border
     expected = sum(
-        {"ce": 4, "mask": 5, "dice": 5, "bbox": 5, "giou": 2}[name] * parts[f"loss_{name}"] for name in NAMES
+        {"class": 4, "mask": 5, "dice": 5, "box": 5, "giou": 2}[name] * parts[f"loss_{name}"] for name in NAMES
     )
     torch.testing.assert_close(total, expected)
 
@@ -133,8 +134,8 @@ def test_a_batch_without_objects_costs_its_classes_alone(softmax: bool) -> None:
     x = leaves(given)
     total, parts = SetCriterion(2, num_points=20, softmax_classes=softmax)(given, targets((0, 0)))
     total.backward()
-    assert parts["loss_ce"] > 0
-    assert all(value == 0 for name, value in parts.items() if name != "loss_ce")
+    assert parts["loss_class"] > 0
+    assert all(value == 0 for name, value in parts.items() if name != "loss_class")
     assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in x)
 
 
@@ -152,7 +153,7 @@ def test_boxes_of_things_alone_can_count() -> None:
         SetCriterion(2, num_points=20, denoising="no", things=chosen)(given, targets(), rand=draw)[1]
         for chosen in (None, [0], [])
     )
-    assert every["loss_bbox"] > things["loss_bbox"] > none["loss_bbox"] == 0
+    assert every["loss_box"] > things["loss_box"] > none["loss_box"] == 0
     assert every["loss_mask"] == things["loss_mask"]
 
 
@@ -194,7 +195,11 @@ def test_the_number_of_objects_is_the_mean_over_processes(monkeypatch: pytest.Mo
     ("arguments", "message"),
     [
         ({"denoising": "seq"}, "denoising must be one of 'seg', 'standard', 'no', got 'seq'"),
-        ({"weights": {"box": 1.0}}, "weights are of ce, mask, dice, bbox, giou, got box"),
+        ({"weights": {"bbox": 1.0}}, "weights are of class, mask, dice, box, giou, got bbox"),
+        ({"weights": {"box": "1"}}, r"the weight of box must lie in \[0, 1e\+06\], got '1'"),
+        ({"weights": {"box": math.nan}}, "the weight of box must lie in"),
+        ({"weights": {"box": None}}, "the weight of box must lie in"),
+        ({"weights": {"box": -1.0}}, "the weight of box must lie in"),
         ({"num_points": 0}, "num_points must be a positive integer"),
         ({"importance": 1.5}, r"importance must lie in \[0, 1\]"),
         ({"things": [2]}, r"things must be some of the classes 0 to 1, got \[2\]"),
@@ -207,9 +212,66 @@ def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], message
         SetCriterion(2, **arguments)
 
 
-def test_a_matcher_by_itself_wants_masks_of_the_padded_size() -> None:
-    with pytest.raises(ValueError, match=r"must have 64x64 pixels as the padded image, got \[\(16, 16\)\]"):
+@pytest.mark.parametrize("weight", [math.nan, math.inf, "5", None, True, -1.0])
+def test_costs_that_are_no_numbers_are_refused(weight: Any) -> None:
+    with pytest.raises(ValueError, match=r"the weight of mask must lie in \[0, 1e\+06\]"):
+        HungarianMatcher(mask_weight=weight)
+
+
+def test_a_matcher_by_itself_pads_masks_and_refuses_those_of_another_image() -> None:
+    cut = [{**t, "masks": t["masks"][:, :60, :40], "boxes": t["boxes"]} for t in targets()]
+    assert len(HungarianMatcher(num_points=20)(predictions(), cut).queries) == 3
+    with pytest.raises(ValueError, match="masks of 16x16 pixels do not belong to an image that has 64x64"):
         HungarianMatcher(num_points=20)(predictions(), [{**t, "masks": t["masks"][:, :16, :16]} for t in targets()])
+
+
+def test_a_criterion_of_other_classes_says_which_it_needs() -> None:
+    for criterion, given in (
+        (SetCriterion(3), predictions()),
+        (SetCriterion(1, softmax_classes=True), predictions()),
+        (SetCriterion(2), predictions(classes=3, softmax=True)),
+    ):
+        with pytest.raises(ValueError, match=rf"build it with SetCriterion\(2, softmax_classes={given.softmax}\)"):
+            criterion(given, targets())
+
+
+def test_a_batch_without_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="a batch without images has no loss"):
+        SetCriterion(2)(predictions(batch=0), [])
+
+
+def test_boxes_are_those_around_the_masks_where_none_are_given() -> None:
+    masks = torch.zeros(1, 2, 60, 40, dtype=torch.bool)
+    masks[0, 0, 3:30, 5:31] = masks[0, 1, 40:57, 20:40] = True
+    (given,) = targets_from_masks(masks)
+    without: Target = {"labels": given["labels"], "masks": given["masks"]}
+    one = predictions(batch=1)
+    with_boxes, alone = (
+        SetCriterion(2, num_points=20, denoising="no")(one, [t], rand=draw)[0] for t in (given, without)
+    )
+    torch.testing.assert_close(with_boxes, alone)
+
+
+def test_layers_in_one_pass_are_as_each_by_itself() -> None:
+    """Also where the memory allows one layer at a time, and one mask."""
+    layers = [predictions(seed=seed) for seed in range(3)]
+    together = predictions(seed=0, aux=layers[1:])
+    criterion = SetCriterion(2, num_points=50, denoising="no")
+    own = targets((3, 2))
+
+    def stages(name: str, shape: tuple[int, ...]) -> Tensor:
+        return draw(name.replace("aux0", "last").replace("aux1", "last"), shape)
+
+    _, parts = criterion(together, own, rand=stages)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (matcher, criterion_module, sampling):
+            patch.setattr(module, "BUDGET", 1)
+        _, narrow = criterion(together, own, rand=stages)
+    for suffix, layer in zip(("", "_0", "_1"), layers, strict=True):
+        _, alone = criterion(layer, own, rand=draw)
+        for name in NAMES:
+            torch.testing.assert_close(parts[f"loss_{name}{suffix}"], alone[f"loss_{name}"])
+            torch.testing.assert_close(narrow[f"loss_{name}{suffix}"], alone[f"loss_{name}"])
 
 
 def test_a_few_masks_are_read_at_a_time() -> None:

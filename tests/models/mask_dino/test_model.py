@@ -75,15 +75,36 @@ def test_unknown_arguments_are_answered_with_the_known_ones() -> None:
 # A training step
 
 
-def test_a_step_with_more_objects_than_slots_or_none_at_all_goes_on() -> None:
+def test_losses_through_forward_are_those_of_the_criterion() -> None:
+    model = small().train()
+    targets = targets_from_masks(disk())
+    torch.manual_seed(1)
+    total, parts = model(images(), targets)
+    torch.manual_seed(1)
+    expected, expected_parts = model.criterion(model.forward_queries(images(), targets), targets)
+    assert torch.equal(total, expected)
+    assert parts == expected_parts
+
+
+def test_denoising_and_criterion_get_the_same_targets() -> None:
+    model = small().train()
+    targets = targets_from_masks(disk())
+    predictions = model.forward_queries(images(), targets)
+    with pytest.raises(ValueError, match=r"targets of \[1, 0\] objects, and the criterion got targets of \[0, 0\]"):
+        model.criterion(predictions, targets_from_masks(torch.zeros(2, 1, 64, 96)))
+
+
+def test_a_step_with_more_objects_than_slots_or_none_at_all_goes_on_and_is_warned_of_once() -> None:
     model = small(num_classes=6).train()
+    with pytest.warns(UserWarning, match="an image has 6 objects, more than the 4 denoising queries"):
+        model.forward_queries(images(), targets_from_masks(disk(classes=6)))
     for masks in (disk(classes=6), torch.zeros(2, 6, 64, 96)):
         targets = targets_from_masks(masks)
         predictions = model.forward_queries(images(), targets)
         assert predictions.dn is None
         total, parts = model.criterion(predictions, targets)
         total.backward()
-        assert parts["loss_ce_dn"] == 0
+        assert parts["loss_class_dn"] == 0
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
@@ -122,7 +143,7 @@ def test_validation_loss_needs_no_training_mode() -> None:
     with torch.no_grad():
         total, parts = model.criterion(model.forward_queries(images(), targets), targets)
     assert total.isfinite()
-    assert parts["loss_ce_dn"] == 0
+    assert parts["loss_class_dn"] == 0
 
 
 def test_forward_is_the_semantic_logits_of_the_queries() -> None:
@@ -199,12 +220,12 @@ def test_reset_classifier_changes_what_belongs_to_classes_alone() -> None:
         model.reset_classifier(0)
     with pytest.raises(ValueError, match="things must be some of the classes 0 to 0"):
         small(num_classes=2, things=[1]).reset_classifier(1)
-    model.criterion.weights["ce"] = 1.0
+    model.criterion.weights["class"] = 1.0
     model.reset_classifier(2)
-    assert model.criterion.weights["ce"] == 1.0  # a criterion that was changed stays
-    model.criterion = SetCriterion(2, weights={"ce": 2.0})
+    assert model.criterion.weights["class"] == 1.0  # a criterion that was changed stays
+    model.criterion = SetCriterion(2, weights={"class": 2.0})
     model.reset_classifier(4)
-    assert (model.criterion.weights["ce"], model.criterion.num_classes) == (2.0, 4)
+    assert (model.criterion.weights["class"], model.criterion.num_classes) == (2.0, 4)
     assert len(model.state_dict()) == len(before)
 
 
@@ -213,8 +234,16 @@ def test_weights_are_loaded_into_another_way_of_training(tmp_path: Path) -> None
     model = SegmentationModel.from_pretrained(tmp_path, denoising="no", num_points=128)
     assert model.config["denoising"] == "no"
     assert load_weights(small(dn_number=9), tmp_path) == []
+    fewer = SegmentationModel.from_pretrained(tmp_path, num_queries=5).eval()
+    assert fewer.forward_queries(images()).pred_logits.shape[1] == 5
     with pytest.raises(ValueError, match="init_box='bitmask' and not 'no'"):
         load_weights(small(init_box="no"), tmp_path)
+
+
+def test_learned_queries_are_as_many_as_their_file_holds(tmp_path: Path) -> None:
+    small(learn_content=True).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"queries.content.weight"):
+        SegmentationModel.from_pretrained(tmp_path, num_queries=5)
 
 
 # Backbones

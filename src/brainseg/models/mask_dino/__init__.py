@@ -1,7 +1,7 @@
 """Mask DINO, one box of the paper's figure a file."""
 
 from brainseg.models.mask_dino.criterion import SetCriterion
-from brainseg.models.mask_dino.deformable_attention import DeformableAttention, deformable_attention
+from brainseg.models.mask_dino.deformable import DeformableAttention, deformable_attention
 from brainseg.models.mask_dino.denoising import Denoising
 from brainseg.models.mask_dino.head import MaskDINOHead
 from brainseg.models.mask_dino.mask_head import MaskHead

@@ -9,18 +9,20 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
     Each quotient has 1e-6 in its denominator, as the authors of Mask DINO compute it.
     """
-    a_low, a_high, b_low, b_high = (*corners(a), *corners(b))
-    overlap = _area(torch.maximum(a_low, b_low), torch.minimum(a_high, b_high))
-    union = _area(a_low, a_high) + _area(b_low, b_high) - overlap
-    hull = _area(torch.minimum(a_low, b_low), torch.maximum(a_high, b_high))
+    (a_low, a_high), (b_low, b_high) = corners(a), corners(b)
+    overlap = _area((torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0))
+    hull = _area(torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low))
+    union = _area(a[..., 2:]) + _area(b[..., 2:]) - overlap
     return overlap / (union + 1e-6) - (hull - union) / (hull + 1e-6)
 
 
 def corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Upper left and lower right corners (..., 2) of boxes (..., 4), centre and size."""
     center, size = torch.split(boxes, 2, dim=-1)
-    return center - size / 2, center + size / 2
+    half = size / 2
+    return center - half, center + half
 
 
-def _area(low: Tensor, high: Tensor) -> Tensor:
-    return (high - low).clamp(min=0).prod(dim=-1)
+def _area(size: Tensor) -> Tensor:
+    width, height = size.unbind(-1)
+    return width * height

@@ -72,7 +72,7 @@ def mask_dino_head_keys(config: Mapping[str, Any]) -> dict[str, str]:
         boxes += [f"predictor.bbox_embed.{i}", f"predictor.decoder.bbox_embed.{i}"]
     for j in range(2):
         modules[f"predictor.decoder.ref_point_head.layers.{j}"] = f"decoder.ref_point_head.layers.{j}"
-    modules |= {f"{box}.layers.{j}": f"decoder.bbox_embed.layers.{j}" for box in boxes for j in range(3)}
+    modules |= {f"{box}.layers.{j}": f"decoder.box_embed.layers.{j}" for box in boxes for j in range(3)}
 
     keys = _with_parts(modules, _PAIR)
     if config["fpn_norm"]:  # convolutions before a norm have no bias

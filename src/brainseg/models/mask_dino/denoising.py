@@ -1,16 +1,17 @@
 """Noised objects as further queries, which the decoder learns to put right."""
 
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from brainseg.checks import check_between, check_count
+from brainseg.models.mask_dino.objects import Objects
 from brainseg.models.mask_dino.positions import at_least_float32, inverse_sigmoid
+from brainseg.models.mask_dino.processes import largest_of_processes
 from brainseg.models.mask_dino.query_selection import Queries
 from brainseg.models.mask_dino.randomness import Rand
-from brainseg.models.mask_dino.targets import Target
 
 
 @dataclass(frozen=True)
@@ -56,31 +57,47 @@ class Denoising(nn.Module):
 
     def __init__(self, num_classes: int, channels: int, *, number: int = 100, noise: float = 0.4) -> None:
         super().__init__()
-        self.num_classes, self.number = check_count("num_classes", num_classes), check_count("number", number)
+        self.number = check_count("number", number)
         self.noise = check_between("noise", noise, 0, 1)
-        self.label_enc = nn.Embedding(num_classes, channels)
+        self.label_enc = nn.Embedding(check_count("num_classes", num_classes), channels)
+        self._warned = False
 
-    def forward(self, targets: Sequence[Target], rand: Rand) -> NoisedQueries | None:
-        """The noised queries of the targets; None without objects, or with more than `number` in an image."""
-        counts = [len(target["labels"]) for target in targets]
-        most = max(counts, default=0)
+    @property
+    def num_classes(self) -> int:
+        return self.label_enc.num_embeddings
+
+    def forward(self, objects: Objects, rand: Rand) -> NoisedQueries | None:
+        """The noised queries of the objects; None without objects, or with more than `number` in an image.
+
+        Processes that train together have equally many groups and slots, those of the image with the most objects of
+        all, so that their gradients are those of one process with all images.
+        """
+        weight = self.label_enc.weight
+        most = largest_of_processes(max(objects.counts, default=0), weight.device)
         groups = self.number // most if most else 0
         if groups == 0:
+            if most and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"an image has {most} objects, more than the {self.number} denoising queries: there is no "
+                    "denoising in such steps, for no image of the batch; build the model with a larger dn_number",
+                    stacklevel=2,
+                )
             return None
-        weight = self.label_enc.weight
-        rows = sum(counts) * groups
-        labels = torch.cat([target["labels"] for target in targets]).long().repeat(groups)
-        precision = at_least_float32(weight.dtype)  # a draw just below 1 would become 1 in half types
-        boxes = torch.cat([target["boxes"] for target in targets]).to(precision).repeat(groups, 1)
+        rows = len(objects.labels) * groups
+        labels = objects.labels.repeat(groups)
+        # A draw just below 1 would become 1 in half types.
+        boxes = objects.boxes.to(at_least_float32(weight.dtype)).repeat(groups, 1)
         if self.noise > 0:
             flip, label = (rand(f"dn/{name}", (rows,)).to(boxes) for name in ("flip", "label"))
             labels = torch.where(flip < self.noise / 2, (label * self.num_classes).long(), labels)
             reach = torch.cat([boxes[:, 2:] / 2, boxes[:, 2:]], dim=1) * self.noise
             boxes = (boxes + (2 * rand("dn/box", (rows, 4)).to(boxes) - 1) * reach).clamp(0, 1)
 
+        counts = objects.counts
         image = [index for index, count in enumerate(counts) for _ in range(count)] * groups
         slot = [group * most + place for group in range(groups) for count in counts for place in range(count)]
-        where = (torch.tensor(image, device=weight.device), torch.tensor(slot, device=weight.device))
+        where = (torch.tensor(image, device=weight.device).long(), torch.tensor(slot, device=weight.device).long())
         content = weight.new_zeros(len(counts), most * groups, weight.shape[1])
         anchors = boxes.new_zeros(len(counts), most * groups, 4)
         content = content.index_put(where, self.label_enc(labels))

@@ -1,18 +1,18 @@
 """Mask DINO: queries that answer for objects with a class, a box and a mask."""
 
 from collections.abc import Iterator, Sequence
-from typing import Unpack
+from typing import Any, overload
 
 from torch import Tensor, nn
 
 from brainseg.checks import check_count, check_counts
 from brainseg.models.base import SegmentationModel, describe_features
 from brainseg.models.mask_dino.backbone import REDUCTIONS, SmallBackbone, TimmBackbone
-from brainseg.models.mask_dino.head import HeadArguments, MaskDINOHead
+from brainseg.models.mask_dino.head import MaskDINOHead
 from brainseg.models.mask_dino.postprocessing import semantic_logits
 from brainseg.models.mask_dino.predictions import QueryPredictions
 from brainseg.models.mask_dino.randomness import Rand
-from brainseg.models.mask_dino.targets import Target, check_mask_sizes
+from brainseg.models.mask_dino.targets import Target
 
 
 class MaskDINO(SegmentationModel):
@@ -32,7 +32,7 @@ class MaskDINO(SegmentationModel):
             then the one that they want.
         frozen_norms: batch norms of a timm backbone keep their statistics and weights.
         feature_norms: a layer norm on each feature of a timm backbone, as the published Swin weights have it.
-        head: all further arguments are those of `MaskDINOHead`.
+        head: all further arguments are those of `HeadSettings`.
 
     Attributes:
         criterion: the loss of `forward_queries`, (predictions, targets) -> (total, parts); another `SetCriterion` may
@@ -67,7 +67,7 @@ class MaskDINO(SegmentationModel):
         pretrained: bool = False,
         frozen_norms: bool = True,
         feature_norms: bool = False,
-        **head: Unpack[HeadArguments],
+        **head: Any,
     ) -> None:
         in_channels = check_count("in_channels", in_channels)
         num_classes = check_count("num_classes", num_classes)
@@ -102,7 +102,7 @@ class MaskDINO(SegmentationModel):
             channels=channels,
             frozen_norms=frozen_norms,
             feature_norms=feature_norms,
-            **query_head.arguments,
+            **query_head.settings.to_json(),
         )
         if isinstance(features, TimmBackbone) and pretrained:
             self.normalization = features.encoder.normalization
@@ -114,26 +114,52 @@ class MaskDINO(SegmentationModel):
             features.channels, REDUCTIONS, [f"backbone.{box}" for box in features.boxes]
         )
 
+    @overload
+    def forward(self, images: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, images: Tensor, targets: Sequence[Target], *, rand: Rand | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def forward(
+        self, images: Tensor, targets: Sequence[Target] | None = None, *, rand: Rand | None = None
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Logits of the images; with targets what `criterion` makes of `forward_queries`: (total, parts).
+
+        Wrapped in `DistributedDataParallel` call it so, with targets: gradients are averaged over the processes after
+        a call of the wrapper alone, and `forward_queries` of what is inside it is none.
+        """
+        if targets is None:
+            logits: Tensor = super().forward(images)  # type: ignore[assignment]  # which knows no deep supervision
+            return logits
+        losses: tuple[Tensor, dict[str, Tensor]] = self.criterion(
+            self.forward_queries(images, targets, rand=rand), targets, rand=rand
+        )
+        return losses
+
     def forward_queries(
         self, images: Tensor, targets: Sequence[Target] | None = None, *, rand: Rand | None = None
     ) -> QueryPredictions:
         """The queries' own predictions.
 
+        Of a model inside `DistributedDataParallel` this would leave its gradients unaveraged: there call the wrapper
+        with images and targets, as `forward` says.
+
         Args:
             images: as for `forward`.
-            targets: one for each image: `labels` (n,), `boxes` (n, 4) in units of the image's width and height, `masks`
-                (n, H, W). In training they are noised to become further queries. With targets, or in training, all
-                layers predict masks, as `criterion` needs them.
+            targets: one for each image: `labels` (n,), `masks` (n, H, W) and, unless they are to be those around the
+                masks, `boxes` (n, 4) in units of the image's width and height. In training they are noised to become
+                further queries. With targets, or in training, all layers predict masks, as `criterion` needs them.
             rand: (name, shape) -> uniform numbers in [0, 1), for the noise; torch's generator by default.
 
         Raises:
             ValueError: images or targets that do not fit.
         """
         self._check(images)
-        padded = self._pad(images)
-        if targets is not None:
-            check_mask_sizes(targets, images.shape[-2:], padded.shape[-2:])
-        predictions: QueryPredictions = self.query_head(self.encode(padded), targets, rand=rand)
+        predictions: QueryPredictions = self.query_head(
+            self.encode(self._pad(images)), targets, rand=rand, image_size=(images.shape[-2], images.shape[-1])
+        )
         return predictions
 
     def encode(self, x: Tensor) -> list[Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.checks import check_choice
-from brainseg.models.mask_dino.deformable_attention import DeformableAttention
+from brainseg.models.mask_dino.deformable import DeformableAttention
 from brainseg.models.mask_dino.fusion import Fusion
 from brainseg.models.mask_dino.layers import FeedForward, init_conv, init_matrices, run, without_autocast
 from brainseg.models.mask_dino.positions import cell_centers, sine_map

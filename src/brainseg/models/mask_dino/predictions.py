@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from brainseg.models.mask_dino.objects import Objects
+
 
 @dataclass(frozen=True)
 class QueryPredictions:
@@ -18,6 +20,8 @@ class QueryPredictions:
         dn: those of the denoising queries, with `aux` of their own; None without denoising.
         groups: number of denoising groups in `dn`.
         softmax: the classes exclude each other, and "no object" is the last of `pred_logits`.
+        image_size: height and width of the images before they were padded; None: as large as the padded ones.
+        objects: what the network made of the targets, so that the criterion need not check and pad them again.
     """
 
     pred_logits: Tensor
@@ -28,6 +32,8 @@ class QueryPredictions:
     dn: "QueryPredictions | None" = None
     groups: int = 0
     softmax: bool = False
+    image_size: tuple[int, int] | None = None
+    objects: Objects | None = None
 
     @property
     def masks(self) -> Tensor:
@@ -38,3 +44,14 @@ class QueryPredictions:
                 "the last layer"
             )
         return self.pred_masks
+
+    @property
+    def num_classes(self) -> int:
+        """K, "no object" not counted."""
+        return self.pred_logits.shape[2] - self.softmax
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """Height and width of the padded images."""
+        height, width = self.masks.shape[-2:]
+        return 4 * height, 4 * width

@@ -55,7 +55,7 @@ class QuerySelection(nn.Module):
         self.content = nn.Embedding(num_queries, channels) if learn_content else None
 
     def forward(
-        self, memory: Tensor, shapes: Sequence[tuple[int, int]], class_embed: nn.Module, bbox_embed: nn.Module
+        self, memory: Tensor, shapes: Sequence[tuple[int, int]], class_embed: nn.Module, box_embed: nn.Module
     ) -> tuple[Tensor, Tensor]:
         """The selected tokens (B, Q, C) and their anchors before the sigmoid (B, Q, 4), best first.
 
@@ -63,7 +63,7 @@ class QuerySelection(nn.Module):
             memory: (B, S, C) tokens of all levels.
             shapes: height and width of each level.
             class_embed: token -> class logits, by whose largest tokens are chosen.
-            bbox_embed: token -> what its box adds to the proposal of its place.
+            box_embed: token -> what its box adds to the proposal of its place.
         """
         proposals, valid = box_proposals(shapes, like=memory)
         # Tokens at the rim all become the norm of the bias: they keep a score and may be chosen.
@@ -72,7 +72,7 @@ class QuerySelection(nn.Module):
         chosen = torch.topk(scores, _smaller(self.num_queries, scores.shape[1]), dim=1).indices
         tokens = torch.gather(tokens, 1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
         # Where no proposal is, the box is (1, 1, 1, 1), whatever the head says.
-        anchors = torch.where(valid[chosen][..., None], bbox_embed(tokens) + proposals[chosen], torch.inf)
+        anchors = torch.where(valid[chosen][..., None], box_embed(tokens) + proposals[chosen], torch.inf)
         return tokens, anchors
 
     def start(self, tokens: Tensor, anchors: Tensor) -> Queries:

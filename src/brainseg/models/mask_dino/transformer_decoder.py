@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from brainseg.models.mask_dino.deformable_attention import DeformableAttention
+from brainseg.models.mask_dino.deformable import DeformableAttention
 from brainseg.models.mask_dino.layers import MLP, FeedForward, init_matrices, run
 from brainseg.models.mask_dino.positions import at_least_float32, inverse_sigmoid, sine_boxes
 from brainseg.models.mask_dino.self_attention import SelfAttention
@@ -56,7 +56,7 @@ class TransformerDecoder(nn.Module):
         )
         init_matrices(self.ref_point_head)
         self.norm = nn.LayerNorm(channels)
-        self.bbox_embed = MLP(channels, channels, 4, layers=3, zero=True)
+        self.box_embed = MLP(channels, channels, 4, layers=3, zero=True)
         self.grad_checkpointing = False
 
     def forward(
@@ -84,7 +84,7 @@ class TransformerDecoder(nn.Module):
         return states
 
     def _refine(self, content: Tensor, boxes: Tensor) -> Tensor:
-        refined: Tensor = (self.bbox_embed(content) + inverse_sigmoid(boxes)).sigmoid()
+        refined: Tensor = (self.box_embed(content) + inverse_sigmoid(boxes)).sigmoid()
         return refined
 
 
@@ -93,6 +93,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, channels: int, levels: int, *, heads: int, points: int, ffn: int, drop: float) -> None:
         super().__init__()
+        # Numbered as in official files, where the norm behind the first attention is the second.
         self.self_attn = SelfAttention(channels, heads, drop=drop)
         self.norm2 = nn.LayerNorm(channels)
         self.cross_attn = DeformableAttention(channels, levels, heads=heads, points=points)
