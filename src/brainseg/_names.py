@@ -18,5 +18,6 @@ def no_such(kind: str, name: str, known: Iterable[str], *, most: int = 3) -> str
     by_lower = {other.lower(): other for other in known}
     if near := get_close_matches(name.lower(), by_lower, n=most):
         return f"there is no {kind} {name!r}; did you mean {' or '.join(by_lower[other] for other in near)}?"
-    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
-    return f"there is no {kind} {name!r}; there are {', '.join(known[:SHOWN])}{more}."
+    # Of very many the first say nothing.
+    there_are = ", ".join(known) if len(known) <= SHOWN else f"{len(known)} others"
+    return f"there is no {kind} {name!r}; there are {there_are}."
