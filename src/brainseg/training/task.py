@@ -259,10 +259,12 @@ def augmented(batch: Mapping[str, Any], augmentation: Compose, generator: torch.
 
 def not_finite(what: str, config: TrainConfig, epoch: int) -> FloatingPointError:
     """The error of a run that diverged in an epoch, which counts from 0."""
-    causes = [f"a learning rate that is too high (optimizer.lr is {config.optimizer.lr:g})"]
+    causes = [
+        f"a learning rate that is too high (optimizer.lr is {config.optimizer.lr:g})",
+        "starting weights or slices that hold such values already",
+    ]
     if not config.precision.startswith(("32", "64")):
-        causes.append(f"numbers beyond the range of precision {config.precision} (try 32-true or bf16-mixed)")
-    causes.append("starting weights or slices that hold such values already")
+        causes.insert(0, f"numbers beyond the range of precision {config.precision} (try 32-true or bf16-mixed)")
     kept = f"last.ckpt and best/ stay as epoch {epoch} left them" if epoch else "there is nothing to go on from"
     return FloatingPointError(
         f"epoch {epoch + 1}: {what}, so the run ends; likely causes: {', or '.join(causes)}; {kept}"
