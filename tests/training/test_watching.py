@@ -61,7 +61,7 @@ def test_the_running_mean_of_the_weights_is_saved_as_best(finished: tuple[Path, 
 
 def test_a_logger_gets_the_values_of_every_epoch(finished: tuple[Path, Mean]) -> None:
     folder, _ = finished
-    with (folder / "logs" / "metrics.csv").open() as file:
+    with (folder / "logs" / "version_0" / "metrics.csv").open() as file:
         logged = [row for row in csv.DictReader(file) if row["val_loss"]]
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -20,7 +20,7 @@ def create_logger(name: str, folder: Path) -> Logger:
             return WandbLogger(name=folder.name, save_dir=folder / "logs", project="brainseg")
         if name == "tensorboard":
             return TensorBoardLogger(folder, name="logs", version="")
-        return CSVLogger(folder, name="logs", version="")
+        return CSVLogger(folder, name="logs")  # a folder for each start: it deletes what lies in its own
     except ModuleNotFoundError as error:
         raise ImportError(f'logger={name} needs {name}: pip install "brainseg-torch[{name}]"') from error
 
