@@ -3,8 +3,8 @@
     python docs/recipe/robustness.py runs/fold0
 
 Of the patients that the run has not seen, slices by themselves; writes robustness.csv and robustness.png beside this
-file. Every slice is faulty in every row; the faults are those of brainseg.transforms, clipped to [0, 1] as a file would
-be.
+file, and goes on where an earlier call stopped. Every slice is faulty in every row; the faults are those of
+brainseg.transforms, clipped to [0, 1] as a file would be.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from torch import Tensor
 from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, lgg_root
 from brainseg.inference import Predictor
-from brainseg.metrics import DiceScore, compare
+from brainseg.metrics import DiceScore
 from brainseg.models import SegmentationModel
 from brainseg.transforms import (
     RandomBiasField,
@@ -160,24 +160,23 @@ def main() -> None:
     patients = json.loads((HERE / "folds.json").read_text())["folds"][fold]
     model = SegmentationModel.from_pretrained(arguments.run / "weights")
     predictor = Predictor(model, spec=replace(model.spec, image_size=(256, 256)))
-    rows: list[dict[str, str | float]] = []
-    clean: dict[str, float] = {}
-    for condition in conditions():
+    path = arguments.output / "robustness.csv"
+    rows: list[dict[str, str | float]] = list(csv.DictReader(path.open())) if path.exists() else []
+    for condition in conditions()[len(rows) :]:
         metric = score(predictor, arguments.root, patients, condition)
-        values = {str(case.patient): case.value for case in metric.per_case()}
-        clean = clean or values
+        mean = fmean(case.value for case in metric.per_case())
         lower, upper = metric.confidence_interval()
-        change = compare(values, clean).difference
-        row = {"mean": fmean(values.values()), "lower": lower, "upper": upper, "change": change}
+        change = mean - float(rows[0]["mean"]) if rows else 0.0
+        numbers = {"mean": mean, "lower": lower, "upper": upper, "change": change}
         rows.append(
-            {"fault": condition.fault, "strength": condition.strength} | {k: round(x, 4) for k, x in row.items()}
+            {"fault": condition.fault, "strength": condition.strength}
+            | {name: round(value, 4) for name, value in numbers.items()}
         )
         print(*rows[-1].values(), flush=True)
-    path = arguments.output / "robustness.csv"
-    with written_whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        with written_whole(path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
     draw(rows, arguments.output / "robustness.png")
 
 

@@ -18,8 +18,13 @@ from brainseg.models import ModelSpec, create_model, files
 from brainseg.models.shipped import CHECKSUMS, SHIPPED
 from brainseg.transforms import HeadZScore
 
-FLAIR = 1
-SPEC = ModelSpec(class_names=("tumour",), image_size=(256, 256), normalization=HeadZScore().config, shown_channel=FLAIR)
+SPEC = ModelSpec(
+    class_names=("tumour",),
+    image_size=(256, 256),
+    normalization=HeadZScore().config,
+    channel_names=("t1", "flair", "t1ce"),  # pre-contrast, FLAIR, post-contrast, by the names that BraTS gave to files
+    shown_channel=1,
+)
 
 
 def ship(run: Path, name: str) -> None:
