@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,25 @@ def test_a_network_of_others_is_exported_with_the_spec_that_is_given(tmp_path: P
     assert ModelSpec.from_json(json.loads(entry.value)["spec"]) == spec
 
 
+def test_what_is_put_around_a_network_is_exported_with_it() -> None:
+    x = images(2, 3).sigmoid()
+    network = shallow()
+    for module in (nn.DataParallel(network), torch.compile(network, backend="eager"), nn.Sequential(network)):
+        program = export(module, spec=network.spec, in_channels=3)
+        assert_close(program.module()(x), network(x), 1e-5)
+
+
+def test_a_network_without_weights_is_exported() -> None:
+    x = images(1, 3)
+    assert torch.equal(export(nn.Softmax(dim=1), in_channels=3).module()(x), x.softmax(1))
+
+
+def test_a_spec_of_other_classes_is_refused() -> None:
+    spec = ModelSpec(task="multiclass", class_names=("background", "oedema", "core"))
+    with pytest.raises(ValueError, match=r"a spec of 3 class\(es\) does not fit a network of num_classes=1"):
+        export(shallow(), spec=spec)
+
+
 # The model
 
 
@@ -252,7 +272,7 @@ def test_weights_too_large_for_onnx_lie_beside_the_model(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("suffix", "writer"), [(".pt2", "torch.export.save"), (".onnx", "torch.onnx.ONNXProgram.save")]
+    ("suffix", "writer"), [(".pt2", "pathlib.Path.write_bytes"), (".onnx", "torch.onnx.ONNXProgram.save")]
 )
 def test_what_fails_to_be_written_leaves_the_file_before_it(
     suffix: str, writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -268,6 +288,22 @@ def test_what_fails_to_be_written_leaves_the_file_before_it(
         export(shallow(), path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_full_disk_names_the_file_and_leaves_nothing(
+    suffix: str, tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    path = tmp_path / f"model{suffix}"
+    with full_disk(), pytest.raises(OSError, match=rf"model{suffix}'"):
+        export(shallow(), path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(OSError, match=r"taken/model\.pt2'"):
+        export(shallow(), tmp_path / "taken" / "model.pt2")
 
 
 @pytest.fixture

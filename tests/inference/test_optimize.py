@@ -56,6 +56,7 @@ def test_pairs_are_pooled_without_indices(size: tuple[int, int]) -> None:
     model = nn.Sequential(nn.MaxPool2d(2)).eval()
     assert not isinstance(optimize(model)[0], nn.MaxPool2d)
     assert torch.equal(optimize(model)(x), model(x))
+    assert torch.equal(optimize(model)(x[0]), model(x[0]))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The predictor: normalised as the weights expect, at any size, from arrays as from tensors."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from brainseg.inference import Predictor
+from brainseg.inference import Predictor, export
 from brainseg.models import ModelSpec, UNeXt
 from brainseg.transforms import Normalize
 
@@ -79,7 +80,7 @@ def test_logits_come_back_at_the_size_of_the_image() -> None:
         (torch.zeros(3, 64, 64, dtype=torch.int32), ValueError, "torch.int32"),
         (torch.full((3, 64, 64), 200.0), ValueError, r"\[200, 200\], expected \[0, 1\]; divide by 255"),
         (torch.randn(3, 64, 64), ValueError, "the predictor normalizes them"),
-        (torch.full((3, 64, 64), torch.nan), ValueError, "nan"),
+        (torch.full((3, 64, 64), torch.nan), ValueError, "image values hold NaN"),
         (torch.zeros(1, 64, 64), ValueError, r"this network was trained on 3 channels; the image has 1"),
         (torch.zeros(64, 64, 3), ValueError, "permute it to channels first"),
         (torch.zeros(2, 64, 64, 3), ValueError, "permute it to channels first"),
@@ -154,6 +155,43 @@ def test_a_network_of_others_needs_a_spec() -> None:
         Predictor(module, spec=ModelSpec(), device="cpu")(image)
     with pytest.raises(ValueError, match=r"a spec of 2 class\(es\) does not fit a network of num_classes=1"):
         Predictor(network(), spec=spec)
+
+
+class Answer(nn.Module):
+    """A network of others that answers with something else than logits."""
+
+    def __init__(self, answer: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images: Tensor) -> Any:
+        return self.answer(images)
+
+
+NO_LOGITS = [
+    (lambda x: {"out": x[:, :1]}, "Answer answered with a dict, expected logits"),
+    (lambda x: [x[:, :1]], "Answer answered with a list, expected logits"),
+    (lambda x: x[:, 0], r"Answer answered with shape \(\d, \d+, \d+\), expected logits"),
+    (
+        lambda x: x[:, :1, ::4, ::4],
+        r"with logits of \(\d+, \d+\) pixels to images of \(\d+, \d+\); put a module around",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "message"), NO_LOGITS)
+def test_a_network_of_others_answers_with_logits(answer: Callable[[Tensor], Any], message: str) -> None:
+    predictor = Predictor(Answer(answer), spec=ModelSpec(), device="cpu")
+    with pytest.raises(ValueError, match=message):
+        predictor(torch.rand(3, 32, 40))
+    with pytest.raises(ValueError, match=message):
+        export(Answer(answer), spec=ModelSpec(), in_channels=3)
+
+
+def test_labels_are_of_the_classes_of_the_spec() -> None:
+    spec = ModelSpec(task="multiclass", class_names=("background", "lesion"))
+    with pytest.raises(ValueError, match="do not fit the 2 class"):
+        Predictor(Answer(lambda x: x), spec=spec, device="cpu").labels(torch.rand(3, 32, 32))
 
 
 def test_predicting_leaves_a_network_in_training_as_it_was() -> None:

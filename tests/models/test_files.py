@@ -219,6 +219,20 @@ def test_what_wrappers_put_in_front_of_the_keys_is_dropped(model: UNeXt, tmp_pat
         assert torch.equal(again.head.weight, model.head.weight)
 
 
+@pytest.mark.parametrize("prefix", ["net.", "segmentation_model.", "model.generator."])
+def test_weights_are_found_below_any_prefix_and_beside_those_of_a_loss(
+    model: UNeXt, tmp_path: Path, prefix: str
+) -> None:
+    below = {prefix + key: value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": {**below, "loss.weight": torch.ones(1)}}, tmp_path / "last.ckpt")
+    again = UNeXt(channels=CHANNELS)
+    assert load_weights(again, tmp_path / "last.ckpt") == []
+    assert torch.equal(again.head.weight, model.head.weight)
+    torch.save({**below, **{f"teacher.{key}": value for key, value in model.state_dict().items()}}, tmp_path / "two.pt")
+    with pytest.raises(ValueError, match=rf"weights for this UNeXt below '{prefix}' and below 'teacher\.'; save those"):
+        load_weights(again, tmp_path / "two.pt")
+
+
 def test_a_network_that_could_not_be_read_back_is_not_saved(model: UNeXt, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not what its config builds .* save it before optimize"):
         optimize(model).save_pretrained(tmp_path / "optimized")

@@ -12,7 +12,7 @@ from PIL import Image
 from brainseg.data import LGGSegmentation, read_split, write_split
 from brainseg.metrics import confidence_interval, read_cases
 from brainseg.metrics.functional import hausdorff_distance
-from brainseg.models import SegmentationModel, UNeXt
+from brainseg.models import ModelSpec, SegmentationModel, UNeXt
 from brainseg.training import Evaluation, TrainConfig, evaluate, write_config
 from brainseg.training.config import DataConfig
 from brainseg.transforms import create_transform
@@ -171,6 +171,23 @@ def test_several_classes_sizes_and_empty_masks(tmp_path: Path) -> None:
     assert [row.patient for row in result.patients if np.isnan(row.dice)] == ["9"]
     titles = json.loads((result.folder / "summary.json").read_text())
     assert titles["patients"] == 10
+
+
+def test_masks_that_overlap_are_none_of_a_network_of_exclusive_classes(tmp_path: Path) -> None:
+    for folder in ("images", "masks/0", "masks/1"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        Image.fromarray(np.full((32, 32), 255, np.uint8)).save(tmp_path / "data" / folder / "a.png")
+    run = tmp_path / "run"
+    run.mkdir()
+    data = DataConfig(root=str(tmp_path / "data"), format="folder", cache_dir=str(tmp_path / "cache"))
+    write_config(TrainConfig(data=data), run / "config.yaml")
+    write_split({"train": [], "validation": ["a"], "test": []}, run / "split.json")
+    network = UNeXt(1, 3, channels=(4, 6, 8, 10, 12))
+    network.spec = ModelSpec(task="multiclass", class_names=("background", "class_1", "class_2"))
+    network.save_pretrained(run / "best")
+    with pytest.raises(ValueError, match="masks overlap, and the classes of a multiclass network exclude each other"):
+        evaluate(run)
+    assert not (run / "evaluation").exists()
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:

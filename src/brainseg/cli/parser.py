@@ -1,5 +1,6 @@
 """Arguments of the command, with errors of one line."""
 
+import re
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -15,6 +16,10 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
         """Ends the command."""
+        if group := re.match(r"Parser key \"(\w+)\": Unable to load config '(.*?)'", " ".join(message.split())):
+            name, value = group.groups()
+            first = "root" if name == "data" else "name"
+            message = f"--{name} takes a YAML file, and there is no {value}; perhaps --{name}.{first} is meant"
         stop(f"{message}; {self.prog.replace(' [options]', '')} --help shows what there is")
 
 

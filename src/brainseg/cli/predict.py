@@ -8,6 +8,7 @@ from brainseg.cli.output import say
 from brainseg.cli.parser import Parser, add_memory_option
 
 DEFAULT = "unext/lgg"
+WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors", ".pt2", ".onnx")
 
 
 def parser() -> Parser:
@@ -102,6 +103,10 @@ def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
     from brainseg.models import list_weights
     from brainseg.models.files import CONFIG
 
+    if weights := [given for given in inputs if given.suffix.lower() in WEIGHTS]:
+        raise ValueError(
+            f"{weights[0]} is a file of weights; give the folder of its run, or one that save_pretrained wrote"
+        )
     models: list[Path] = []
     for given in inputs:
         if given.exists():

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from brainseg.inference.foreign import check_logits, find_spec
 from brainseg.models import ModelSpec, SegmentationModel
 from brainseg.models.files import CONFIG, config_text
 from brainseg.transforms import HeadZScore, create_transform
@@ -50,24 +52,22 @@ def export(
         `image_size` any; the ONNX model takes all that the network takes.
 
     Raises:
-        ValueError: another suffix, a normalization that is no program (`HeadZScore` needs scipy), or a network of
-            others without `in_channels`.
+        ValueError: another suffix, a spec of another number of classes, a normalization that is no program
+            (`HeadZScore` needs scipy), or a network of others without `in_channels` or whose output is no logits
+            (B, K, H, W) of the images' size.
+        OSError: the file cannot be written; the one before it stays.
         ImportError: an ONNX model without onnx and onnxscript.
         RuntimeError: PyTorch's, for a backbone that computes by the size of the image, such as Swin by its windows.
     """
     if path is not None:
         path = Path(path)
         _check_suffix(path)
-    program = _trace(model, _find_spec(model, spec) if normalize else None, in_channels)
+    known = find_spec(model, spec)
+    program = _trace(model, known if normalize else None, in_channels)
     if path is None:
         return program
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Under its own name in a folder of its own, since both formats keep the name of a file inside it.
-    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-        write = _write_onnx if path.suffix == ".onnx" else _write_program
-        write(program, Path(folder, path.name), _config_text(model, spec))
-        for file in sorted(Path(folder).iterdir(), reverse=True):  # large weights, then the model that refers to them
-            file.replace(path.with_name(file.name))
+    arguments = model.config if isinstance(model, SegmentationModel) else {}
+    _write(program, path, config_text(type(model).__name__, arguments, known))
     return program
 
 
@@ -91,7 +91,9 @@ class _FromRaw(nn.Module):
 
 
 def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None) -> ExportedProgram:
-    network = copy.deepcopy(model).eval().requires_grad_(False)
+    network = copy.deepcopy(model).eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
     if isinstance(network, SegmentationModel):
         network.set_grad_checkpointing(False)
         in_channels = network.config["in_channels"]
@@ -105,29 +107,25 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None) ->
     else:
         side, other = 128, 64
         free = {"height": Dim.AUTO, "width": Dim.AUTO}
-    weight = next(network.parameters())
+    numbers = (*network.parameters(), *network.buffers(), torch.zeros(()))
+    weight = next(x for x in numbers if x.is_floating_point())
     example = weight.new_zeros(2, in_channels, side, side + other)
+    if not isinstance(network, SegmentationModel):
+        size = example.shape[2:] if spec is None or spec.image_size is None else spec.image_size
+        seen = example.new_zeros(*example.shape[:2], *size)
+        check_logits(network(seen), seen, network)
     sizes = {0: Dim("batch", min=1), 2: free["height"], 3: free["width"]}
-    if spec is None or (spec.normalization is None and spec.image_size is None):
+    plain = spec is None or (spec.normalization is None and spec.image_size is None)
+    if plain and isinstance(network, SegmentationModel):
         return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
-    whole = _FromRaw(network, spec).eval()
+    # What torch.compile and DataParallel put around a network takes any arguments, and the tracer wants one.
+    whole = _FromRaw(network, spec or ModelSpec()).eval()
     if any(isinstance(module, HeadZScore) for module in whole.modules()):
         raise ValueError(
             "HeadZScore finds the head by scipy and cannot be part of a program; export(..., normalize=False) and give "
             "the program images that create_transform(model.spec.normalization) has normalized"
         )
     return torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
-
-
-def _find_spec(model: nn.Module, spec: ModelSpec | None) -> ModelSpec | None:
-    own = getattr(model, "spec", None)
-    return own if spec is None and isinstance(own, ModelSpec) else spec
-
-
-def _config_text(model: nn.Module, spec: ModelSpec | None) -> str:
-    """The content of `config.json`; of a network of others its name and the spec that was given."""
-    arguments = model.config if isinstance(model, SegmentationModel) else {}
-    return config_text(type(model).__name__, arguments, _find_spec(model, spec))
 
 
 def _check_suffix(path: Path) -> None:
@@ -141,8 +139,25 @@ def _check_suffix(path: Path) -> None:
         raise ValueError(f"{path} is neither a program for PyTorch, .pt2, nor an ONNX model, .onnx; name it as one")
 
 
+def _write(program: ExportedProgram, path: Path, config: str) -> None:
+    write = _write_onnx if path.suffix == ".onnx" else _write_program
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Under its own name in a folder of its own, since both formats keep the name of a file inside it.
+        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            write(program, Path(folder, path.name), config)
+            for file in sorted(Path(folder).iterdir(), reverse=True):  # large weights, then what refers to them
+                file.replace(path.with_name(file.name))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
 def _write_program(program: ExportedProgram, path: Path, config: str) -> None:
-    torch.export.save(program, path, extra_files={CONFIG: config})
+    content = BytesIO()  # PyTorch's own writer of files aborts the process where the disk is full
+    torch.export.save(program, content, extra_files={CONFIG: config})
+    path.write_bytes(content.getbuffer())
 
 
 def _write_onnx(program: ExportedProgram, path: Path, config: str) -> None:

@@ -1,5 +1,6 @@
 """What people have, as a batch of images in [0, 1]: paths, pictures, arrays, tensors."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -44,6 +45,8 @@ def to_images(image: ImageLike) -> Tensor:
 def check_unit_range(images: Tensor) -> Tensor:
     """The images themselves; ValueError unless all values lie in [0, 1], up to rounding."""
     low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 0.0)
+    if math.isnan(low):
+        raise ValueError("image values hold NaN, expected [0, 1]; find out where it comes from")
     if not -1e-3 <= low <= high <= 1 + 1e-3:
         hint = "divide by 255" if low >= 0 and high > 1 else "give them as stored, the predictor normalizes them"
         raise ValueError(f"image values lie in [{low:g}, {high:g}], expected [0, 1]; {hint}")

@@ -105,7 +105,7 @@ class _PairwiseMaxPool(nn.Module):
             return F.max_pool2d(x, 2)
         # The width first: in channels_last a pair is then one stretch of memory.
         x = torch.maximum(x[..., 0:-1:2], x[..., 1::2])
-        return torch.maximum(x[:, :, 0:-1:2], x[:, :, 1::2])
+        return torch.maximum(x[..., 0:-1:2, :], x[..., 1::2, :])
 
 
 class _Doubling(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.inference.components import postprocess
+from brainseg.inference.foreign import check_logits, find_spec
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
@@ -50,7 +51,12 @@ class Predictor:
         windows: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
-        self.spec = _with(_find_spec(model, spec), image_size=image_size, threshold=threshold)
+        found = find_spec(model, spec)
+        if found is None:
+            raise TypeError(
+                f"{type(model).__name__} does not say what its output means; give Predictor(model, spec=ModelSpec(...))"
+            )
+        self.spec = _with(found, image_size=image_size, threshold=threshold)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device)
         if windows and self.spec.image_size is None:
@@ -103,8 +109,10 @@ class Predictor:
             return Resize(size)(logits) if resized else logits
 
     def _network(self, images: Tensor) -> Tensor:
-        logits: Tensor = mean_over_symmetries(self.model, images) if self.tta else self.model(images)
-        return logits
+        return mean_over_symmetries(self._answer, images) if self.tta else self._answer(images)
+
+    def _answer(self, images: Tensor) -> Tensor:
+        return check_logits(self.model(images), images, self.model)
 
     def __call__(self, image: ImageLike) -> Tensor:
         """The masks of an image, or of each image of a batch.
@@ -134,7 +142,7 @@ class Predictor:
         """
         if self.spec.task != "multiclass":
             raise ValueError(f"the network's task is {self.spec.task!r}, and labels are of 'multiclass'; use its masks")
-        return self._predict(image, lambda logits: logits.argmax(1))
+        return self._predict(image, lambda logits: self.spec.probabilities(logits).argmax(1))
 
     def volume(
         self,
@@ -180,22 +188,6 @@ class Predictor:
                 hint = "; arrays are (height, width, channels), tensors (channels, height, width)"
             trained = f"this network was trained on {expected} channel{'s' * (expected != 1)}"
             raise ValueError(f"{trained}; the image has {images.shape[1]}{hint}")
-
-
-def _find_spec(model: nn.Module, spec: ModelSpec | None) -> ModelSpec:
-    if spec is not None:
-        if isinstance(model, SegmentationModel) and spec.num_classes != model.config["num_classes"]:
-            raise ValueError(
-                f"a spec of {spec.num_classes} class(es) does not fit a network of num_classes="
-                f"{model.config['num_classes']}; name each class once"
-            )
-        return spec
-    found = getattr(model, "spec", None)
-    if not isinstance(found, ModelSpec):
-        raise TypeError(
-            f"{type(model).__name__} does not say what its output means; give Predictor(model, spec=ModelSpec(...))"
-        )
-    return found
 
 
 def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:

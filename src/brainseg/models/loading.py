@@ -1,6 +1,10 @@
 """Weights from wherever they lie, into a network."""
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from brainseg.models.adaptation import load_adapted
 from brainseg.models.base import SegmentationModel
@@ -36,7 +40,25 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
     else:
         config, (given, spec) = None, read_file(path)
     given = without_prefix(given)
-    adapted = load_adapted(model, given if source is None else convert_state_dict(given, source), path, config)
+    found = _of_network(given, model, path) if source is None else convert_state_dict(given, source)
+    adapted = load_adapted(model, found, path, config)
     if spec is not None:
         model.spec = spec.with_classes(model.spec.num_classes)
     return adapted
+
+
+def _of_network(given: Mapping[str, Tensor], model: SegmentationModel, path: Path) -> Mapping[str, Tensor]:
+    """The tensors of the network, where they stand below a prefix, beside a loss's or a metric's."""
+    own = model.state_dict().keys()
+    if own & given.keys():
+        return given
+    ends = ((key, key.split(".", depth)[-1]) for key in given for depth in range(1, key.count(".") + 1))
+    prefixes = Counter(key.removesuffix(end) for key, end in ends if end in own)
+    found = [(prefix, count) for prefix, count in prefixes.most_common(2) if count > len(own) / 2]
+    if len(found) == 2:
+        raise ValueError(
+            f"{path} holds weights for this {type(model).__name__} below {found[0][0]!r} and below {found[1][0]!r}; "
+            "save those that you mean alone"
+        )
+    prefix = found[0][0] if found else ""
+    return {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}

@@ -26,6 +26,7 @@ from brainseg.report.screen import print_table
 from brainseg.training.config import read_config
 from brainseg.training.datasets import open_part
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
+from brainseg.training.targets import check_exclusive
 from brainseg.visualization import ShownCase, brightened, draw_cases
 
 FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png")
@@ -178,7 +179,7 @@ def evaluate(
         FileNotFoundError: no run, no best weights yet, or no data.
         FileExistsError: the output holds an evaluation already.
         ValueError: another split or root without an output, a part without patients, masks of other classes than the
-            network's, or files that cannot be used.
+            network's or that overlap where its classes do not, or files that cannot be used.
     """
     run = Path(run)
     if output is None and (split is not None or root is not None):
@@ -241,6 +242,8 @@ def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> Scor
     scores = create_scores(names)
     scores.add_metrics(create_details(len(names)))
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
+        if predictor.spec.task == "multiclass" and batch["mask"].dim() == 4:
+            check_exclusive(batch["mask"])
         logits = predictor.logits(batch["image"]).cpu()
         found, true, valid = scored_masks(predictor.spec, logits, batch)
         scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)

@@ -32,12 +32,17 @@ def to_target(masks: Tensor, spec: ModelSpec) -> Tensor:
             f"the slices have {masks.shape[1]} masks and the network the classes {', '.join(spec.class_names)}; "
             "expected a mask for each of them, or for each but the first"
         )
+    check_exclusive(masks)
+    classes = torch.arange(first, spec.num_classes, device=masks.device)[:, None, None]
+    return (masks * classes).sum(1).long()
+
+
+def check_exclusive(masks: Tensor) -> None:
+    """ValueError if a pixel has several of the masks (B, K, H, W)."""
     if bool((masks.sum(1) > 1).any()):
         raise ValueError(
             "masks overlap, and the classes of a multiclass network exclude each other; train one of task 'multilabel'"
         )
-    classes = torch.arange(first, spec.num_classes, device=masks.device)[:, None, None]
-    return (masks * classes).sum(1).long()
 
 
 def valid_of(batch: Mapping[str, Any]) -> dict[str, Tensor]:

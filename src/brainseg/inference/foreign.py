@@ -1,0 +1,44 @@
+"""Networks of others: what has to be said of them, and what they have to answer."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from brainseg.models import ModelSpec, SegmentationModel
+
+
+def find_spec(model: nn.Module, spec: ModelSpec | None) -> ModelSpec | None:
+    """The spec that is given, else the network's own; None for a network of others without one.
+
+    Raises:
+        ValueError: a spec of another number of classes than the network has.
+    """
+    if spec is None:
+        own = getattr(model, "spec", None)
+        return own if isinstance(own, ModelSpec) else None
+    if isinstance(model, SegmentationModel) and spec.num_classes != model.config["num_classes"]:
+        raise ValueError(
+            f"a spec of {spec.num_classes} class(es) does not fit a network of num_classes="
+            f"{model.config['num_classes']}; name each class once"
+        )
+    return spec
+
+
+def check_logits(logits: Any, images: Tensor, model: nn.Module) -> Tensor:
+    """What a network answered to images, if it is one tensor with four axes, and of their size.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(logits, Tensor) or logits.dim() != 4:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"{type(model).__name__} answered with {got}, expected logits (B, K, H, W); put a module around it that "
+            "returns these"
+        )
+    if logits.shape[2:] != images.shape[2:]:
+        raise ValueError(
+            f"{type(model).__name__} answered with logits of {tuple(logits.shape[2:])} pixels to images of "
+            f"{tuple(images.shape[2:])}; put a module around it that resizes them"
+        )
+    return logits
