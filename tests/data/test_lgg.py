@@ -122,6 +122,11 @@ def test_patients_match_however_their_accents_are_spelled(root: Path, load: Load
         load(root)
 
 
+def test_the_cache_may_lie_beside_the_patients(root: Path) -> None:
+    for _ in range(2):
+        assert len(LGGSegmentation(root, cache_dir=root / "deep" / "cache")) == 6
+
+
 def test_root_and_cache_may_be_text(root: Path, tmp_path: Path) -> None:
     assert len(LGGSegmentation(str(root), cache_dir=str(tmp_path / "cache"))) == 6
 

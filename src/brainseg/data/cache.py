@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +73,11 @@ class SliceDataset(Dataset[Sample]):
         root: the folder of the data.
         files: the slices of this data set, in the order of its items.
         patients: their patients, sorted.
+        case: what `patients` are: "patient", or "image" where patients are not known and each image counts as one.
         labels: which stored values make which class; that of all masks as they are, unless a data set says more.
     """
+
+    case: Literal["patient", "image"] = "patient"
 
     def __init__(
         self,

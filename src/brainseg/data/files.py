@@ -95,9 +95,11 @@ def volume_name(path: Path) -> str:
     return one_spelling(path.name[: -len(suffix)])
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, by the rule of `find_images`."""
-    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_clutter(path)]
+def subfolders(folder: Path, but: str | Path | None = None) -> list[Path]:
+    """The folders in a folder, sorted, by the rule of `find_images`, without one that holds our own cache."""
+    cache = None if but is None else Path(but).expanduser().resolve()
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_clutter(path)]
+    return [path for path in found if cache is None or not cache.is_relative_to(path.resolve())]
 
 
 def stem_of(path: Path) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -42,16 +42,11 @@ class ImageMaskFolder(SliceDataset):
             the background; several masks "multilabel", one "binary".
         cache_dir: where decoded images are kept; the user's cache folder by default.
 
-    Attributes:
-        case: "patient", or "image" where patients are not known and each image counts as one.
-
     Raises:
         FileNotFoundError: no such folders, no images, or an image without its mask (or a mask without its image).
         ValueError: unknown or doubled names, an image without a patient, gray images beside colour ones, masks that
             do not fit the classes, or files that cannot be used, by name.
     """
-
-    case: Literal["patient", "image"]
 
     def __init__(
         self,

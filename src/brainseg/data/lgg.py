@@ -8,7 +8,7 @@ from pathlib import Path
 
 from brainseg.data.cache import SliceDataset, SliceFiles
 from brainseg.data.files import find_images, name_of, one_spelling, subfolders, what_lies_in
-from brainseg.data.labels import Labels
+from brainseg.data.labels import Labels, Task
 
 NAME = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?", re.IGNORECASE)
 SUFFIXES = (".tif", ".tiff", ".png")
@@ -27,6 +27,7 @@ class LGGSegmentation(SliceDataset):
             `<patient>_<slice>_mask.tif`; .tiff and .png too, in any case. Hidden files and files that are no images
             (`find_images`) are left out.
         patients: names of the folders to use; None for all.
+        task: "binary", or "multiclass" for numbers of two classes, background and tumour; None for "binary".
         cache_dir: where decoded slices are kept; the user's cache folder by default.
 
     Raises:
@@ -37,11 +38,16 @@ class LGGSegmentation(SliceDataset):
     """
 
     def __init__(
-        self, root: str | Path, patients: Sequence[str] | None = None, *, cache_dir: str | Path | None = None
+        self,
+        root: str | Path,
+        patients: Sequence[str] | None = None,
+        *,
+        task: Task | None = None,
+        cache_dir: str | Path | None = None,
     ) -> None:
         root = Path(root).expanduser()
-        super().__init__(root, _index(root), patients, cache_dir)
-        self.labels = Labels.of_masks(1, ["tumour"])
+        super().__init__(root, _index(root, cache_dir), patients, cache_dir)
+        self.labels = Labels.of_masks(1, ["tumour"], task)
         for files, shape in zip(self.files, self.shapes, strict=True):
             if shape[0] != 3:
                 raise ValueError(
@@ -55,10 +61,10 @@ def lgg_root() -> Path:
     return Path(os.environ.get("BRAINSEG_LGG") or "~/.cache/brainseg/lgg").expanduser()
 
 
-def _index(root: Path) -> list[SliceFiles]:
+def _index(root: Path, cache_dir: str | Path | None) -> list[SliceFiles]:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}; give the one that holds the patients' folders")
-    patients = {folder: _slices(folder) for folder in subfolders(root)}
+    patients = {folder: _slices(folder) for folder in subfolders(root, cache_dir)}
     slices = [files for found in patients.values() for files in found]
     if not slices:
         raise FileNotFoundError(f"{root} holds no patients: {_where(root)}")

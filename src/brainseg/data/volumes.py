@@ -90,7 +90,7 @@ class VolumeDataset(SliceDataset):
             self.sequences, cases = _nnunet_cases(root, description, sequences)
             labels, ignored = labels if labels is not None else description.labels, description.ignored
         else:
-            self.sequences, cases = _brats_cases(root, sequences)
+            self.sequences, cases = _brats_cases(root, sequences, cache_dir)
         self.axis: Axis = axis
         self._grids = {case.name: common_grid([*case.images, case.label]) for case in cases}
         every = [
@@ -174,7 +174,9 @@ def _nnunet_cases(
     return wanted, cases
 
 
-def _brats_cases(root: Path, sequences: Sequence[str] | None) -> tuple[tuple[str, ...], list[Case]]:
+def _brats_cases(
+    root: Path, sequences: Sequence[str] | None, cache_dir: str | Path | None
+) -> tuple[tuple[str, ...], list[Case]]:
     found: dict[Path, dict[str, Path]] = {}
     for path in find_volumes(root):
         name = one_spelling(path.parent.name)
@@ -194,7 +196,7 @@ def _brats_cases(root: Path, sequences: Sequence[str] | None) -> tuple[tuple[str
             f"{root} holds no volumes: expected <case>/<case>_<sequence>.nii.gz and <case>/<case>_seg.nii.gz, or "
             f"nnU-Net's imagesTr and labelsTr, but {what_lies_in(root)}"
         )
-    for folder in subfolders(root):
+    for folder in subfolders(root, cache_dir):
         if not any(path.is_relative_to(folder) for path in found):
             raise FileNotFoundError(
                 f"{folder} holds no volumes, {what_lies_in(folder)}; copy them again, or move it away"

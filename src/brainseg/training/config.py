@@ -13,6 +13,8 @@ from brainseg._names import no_such
 from brainseg._whole import written_whole
 from brainseg.checks import check_counts
 
+Task = Literal["binary", "multilabel", "multiclass"]
+
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -40,9 +42,26 @@ class DataConfig:
 
     Attributes:
         root: folder of the data; None for the folder that BRAINSEG_LGG names, else ~/.cache/brainseg/lgg.
-        format: lgg for Kaggle's layout, folder for images/* and masks/*.
+        format: lgg for Kaggle's layout, folder for images/* and masks/*, volumes for NIfTI files as BraTS or nnU-Net
+            lay them out.
         split: JSON file with the patients of each part; None for split.json in the root, or where there is none a
             split of 80 to 20 per cent by the run's seed.
+        folds: number of folds of a cross-validation, drawn by the run's seed from all patients outside the split's test
+            part; with `fold` in place of the split.
+        fold: which of them validates, from 0; the others train.
+        stratify: column of patients.csv in the root whose groups fresh splits and folds share out in proportion; None
+            for the institution that a TCGA barcode names.
+        task: binary (one mask), multilabel (masks that may overlap) or multiclass (a softmax over classes that exclude
+            each other, background first); None for what the masks are.
+        classes: of label maps, names of the values 0, 1, ... or the value or values of each name, such as
+            {"whole": [1, 2, 4], "core": [1, 4]}; names of several masks. None for classes.json in the root.
+        patient_pattern: of format folder, a regular expression of the whole name of each image with a group patient;
+            None for patients.csv, or folders, or a patient for each image.
+        sequences: of format volumes, names of the channels in their order; None for all.
+        axis: of format volumes, along which slices are cut.
+        sampler: uniform shows every slice once an epoch, foreground a share of `foreground_share` with foreground,
+            patient all patients equally often.
+        foreground_share: of the slices that the sampler foreground shows.
         batch_size: slices a step on each device.
         image_size: height and width to which slices and masks are resized, such as [128, 96], or the side of a square;
             None leaves them.
@@ -54,8 +73,18 @@ class DataConfig:
     """
 
     root: str | None = None
-    format: Literal["lgg", "folder"] = "lgg"
+    format: Literal["lgg", "folder", "volumes"] = "lgg"
     split: str | None = None
+    folds: int | None = None
+    fold: int | None = None
+    stratify: str | None = None
+    task: Task | None = None
+    classes: list[str] | dict[str, int | list[int]] | None = None
+    patient_pattern: str | None = None
+    sequences: list[str] | None = None
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    sampler: Literal["uniform", "foreground", "patient"] = "uniform"
+    foreground_share: float = 0.5
     batch_size: int = 8
     image_size: tuple[int, int] | int | None = None
     input: str | None = None
@@ -66,6 +95,23 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check(self.batch_size >= 1, f"data.batch_size must be 1 or more, got {self.batch_size}")
         _check(self.workers >= 0, f"data.workers must be 0 or more, got {self.workers}")
+        _check(
+            0 <= self.foreground_share <= 1, f"data.foreground_share must lie in [0, 1], got {self.foreground_share}"
+        )
+        _check(
+            (self.folds is None) == (self.fold is None),
+            "data.folds and data.fold go together: --data.folds 5 --data.fold 0",
+        )
+        if self.folds is not None and self.fold is not None:
+            _check(self.folds >= 2, f"data.folds must be 2 or more, got {self.folds}")
+            _check(0 <= self.fold < self.folds, f"data.fold must be one of 0 to {self.folds - 1}, got {self.fold}")
+        for name, needed in (("patient_pattern", "folder"), ("sequences", "volumes")):
+            given = getattr(self, name)
+            _check(given is None or self.format == needed, f"data.{name} goes with data.format={needed}, got {given}")
+        _check(
+            self.classes is None or self.format != "lgg",
+            "data.classes goes with data.format=folder or volumes, not lgg",
+        )
         if self.image_size is not None:
             sides = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
             height, width = check_counts("data.image_size", sides, 2)

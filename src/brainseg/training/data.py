@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from brainseg.data import Sample, SliceDataset, Split
 from brainseg.training.config import DataConfig
-from brainseg.training.datasets import open_part
+from brainseg.training.datasets import create_sampler, open_part
 from brainseg.transforms import Resize
 
 
 class SliceDataModule(LightningDataModule):
     """Training and validation slices of a split.
 
-    Training slices are shuffled by seed and epoch alone, so that a resumed run sees them in the same order; an
-    incomplete last batch is left out. Validation takes each slice once, on however many processes.
+    Training slices are drawn by seed and epoch alone, so that a resumed run sees them in the same order; an incomplete
+    last batch is left out. Validation takes each slice once, on however many processes.
 
     Args:
         config: the data section of a run.
@@ -36,9 +36,7 @@ class SliceDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         world, rank = self._processes()
-        sampler: DistributedSampler[Sample] = DistributedSampler(
-            self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed * 1_000_003, drop_last=True
-        )
+        sampler = create_sampler(self.config, self.train_set, seed=self.seed, world=world, rank=rank)
         return self._loader(self.train_set, batch_size=self.config.batch_size, sampler=sampler, drop_last=True)
 
     def check_share(self, world: int) -> None:

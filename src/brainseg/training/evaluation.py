@@ -29,6 +29,7 @@ from brainseg.training.scores import BY_SLICE, create_details, create_scores, sc
 from brainseg.training.targets import check_exclusive
 from brainseg.visualization import ShownCase, brightened, draw_cases
 
+IMAGES = "By image, each counted as a patient: whose they are is not known"
 FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png")
 BY_PATIENT = {"dice": "dice_patient", "iou": "iou_patient", "recall": "recall", "precision": "precision"}
 """Columns of patients.csv, and the scores that they hold."""
@@ -74,16 +75,18 @@ class Evaluation(NamedTuple):
         summary: mean of the patients with its 95 % interval (patients resampled), median, pooled, by slice and batch;
             surfaces and lesions by slice; of several classes the Dice of each by its name.
         folder: of patients.csv, slices.csv, institutions.csv, summary.json and cases.png.
+        case: "patient", or "image" where patients are not known and each image counts as one.
     """
 
     patients: list[PatientScore]
     summary: dict[str, float | int]
     folder: Path
+    case: str = "patient"
 
     def show(self) -> None:
         """Prints the tables."""
         names = _several(self.patients)
-        table = Table("patient", "slices", "tumour", title="By patient")
+        table = Table("patient", "slices", "tumour", title="By patient" if self.case == "patient" else IMAGES)
         for score in ("Dice", *(f"Dice, {name}" for name in names), "IoU", "recall", "precision"):
             table.add_column(score, justify="right")
         for row in self.patients:
@@ -198,7 +201,7 @@ def evaluate(
     rows = _rows(scored)
     cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
 
-    evaluation = Evaluation(rows, _summary(scored, rows), folder)
+    evaluation = Evaluation(rows, _summary(scored, rows), folder, dataset.case)
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(_patients(scored, rows), folder / "patients.csv")
     by_slice = {"dice": "dice_slice", **{name: name for name in BY_SLICE}}
