@@ -125,7 +125,7 @@ def test_an_official_mask_dino_is_loaded_whole(name: str, keys: int, parameters:
     assert (backbone, of_pixels, everything - backbone - of_pixels) == parameters
     # No two tensors of the file have one number, and so every place shows whose it got.
     box_head = official["sem_seg_head.predictor._bbox_embed.layers.2.bias"]
-    assert torch.equal(head.decoder.bbox_embed.layers[2].bias, box_head)
+    assert torch.equal(head.decoder.box_embed.layers[2].bias, box_head)
     places = [float(tensor.flatten()[0]) for tensor in model.state_dict().values()]
     assert len(set(places)) == len(places)
 

@@ -44,6 +44,8 @@ class Place(NamedTuple):
 class Slices(list[dict[str, Any]]):
     """A data set in memory."""
 
+    case = "patient"
+
     class_names: tuple[str, ...] = ("class_0", "class_1", "class_2")
     task = "multilabel"
 
