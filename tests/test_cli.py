@@ -219,6 +219,7 @@ WRONG = [
     (["train", "--data", "slices"], "there is no slices; perhaps --data.root is meant"),
     (["train", "--resume", "nowhere"], "holds no run"),
     (["train", "--resume", "nowhere", "--epochs", "3"], "holds no run"),
+    (["train", "--resume", "nowhere", "--data.root=lgg", "--data.workers", "1", "--accelerator=cpu"], "holds no run"),
     (["train", "--resume", "nowhere", "--seed", "0"], "takes --seed from the run's own config.yaml; leave the other"),
     (["train", "--resume", "nowhere", "--model.name=unext"], "takes --model.name from"),
     (["train", "--resume", "nowhere", "--config", "course"], "takes --config from"),

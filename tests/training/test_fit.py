@@ -382,6 +382,9 @@ def test_a_checkpoint_of_something_else_is_named(straight: Path, tmp_path: Path)
     torch.save({"state_dict": {}}, run / "last.ckpt")
     with pytest.raises(ValueError, match=r"last.ckpt is no checkpoint of a run"):
         resume(run)
+    (run / "last.ckpt").write_text("a note")
+    with pytest.raises(ValueError, match=r"last.ckpt is truncated or no checkpoint; the best weights are in best/$"):
+        resume(run)
 
 
 def test_a_full_disk_is_named_and_leaves_no_file_half_written(

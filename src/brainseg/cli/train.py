@@ -2,6 +2,7 @@
 
 import sys
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def run(options: Any) -> None:
             folder,
             epochs=config.epochs if "--epochs" in named else None,
             replan=options.replan,
-            places={place[2:]: options[place[2:]] for place in places if place in named},
+            places={name: attrgetter(name)(config) for name in PLACES if f"--{name}" in named},
         )
     else:
         if options.replan:

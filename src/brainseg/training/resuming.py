@@ -133,6 +133,8 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint.keys() >= {"state_dict", "callbacks", "config"}:
             return checkpoint
-    except (RuntimeError, EOFError, OSError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # PyTorch's words advise to run whatever code the file holds
+        raise ValueError(f"{path} is truncated or no checkpoint; the best weights are in best/") from error
+    except (RuntimeError, EOFError, OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is truncated or no checkpoint ({error}); the best weights are in best/") from error
     raise ValueError(f"{path} is no checkpoint of a run; the best weights are in best/")
