@@ -236,6 +236,8 @@ WRONG = [
         "last.CKPT is a file of weights; give the folder of its",
     ),
     (["predict", "x.png", "best/model.safetensors", "-o", "out"], "model.safetensors is a file of weights; give"),
+    (["predict", "lgg", "runs/first", "-o", "out"], "runs/first is a model, and stands where images do; name it first"),
+    (["predict", "runs", "-o", "out"], "runs/first is a model, and stands where images do"),
     (["models", "resnet*"], "no network is called resnet*"),
     (["models", "--size", "20"], "sides of at least 32 pixels"),
     (["demo", "--output", "lgg"], "not the demo's"),
@@ -246,6 +248,8 @@ WRONG = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli")
     write_phantoms(path / "lgg", patients=4, slices=3, size=32)
+    (path / "runs" / "first").mkdir(parents=True)
+    (path / "runs" / "first" / "config.yaml").touch()
     (path / "broken.yaml").write_text("epochs: [")
     (path / "unknown.yaml").write_text("epoks: 3")
     return path

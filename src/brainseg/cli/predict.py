@@ -107,10 +107,14 @@ def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
         raise ValueError(
             f"{weights[0]} is a file of weights; give the folder of its run, or one that save_pretrained wrote"
         )
+
+    def is_model(folder: Path) -> bool:
+        return any((folder / part).is_file() for part in (CONFIG, f"best/{CONFIG}", "config.yaml"))
+
     models: list[Path] = []
     for given in inputs:
         if given.exists():
-            if not any((given / part).is_file() for part in (CONFIG, f"best/{CONFIG}", "config.yaml")):
+            if not is_model(given):
                 break
         elif given.as_posix() not in list_weights():
             raise FileNotFoundError(
@@ -121,4 +125,8 @@ def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
     images = inputs[len(models) :]
     if not images:
         raise ValueError(f"{models[-1]} is a model, and no images were given; name files or folders of images after it")
+    # The pictures that runs hold are no slices.
+    for given in images:
+        if found := [folder for folder in (given, *given.glob("*/")) if is_model(folder)]:
+            raise ValueError(f"{found[0]} is a model, and stands where images do; name it first, images after it")
     return models or [Path(DEFAULT)], images

@@ -1,6 +1,5 @@
 """Going on with a run from its folder."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -133,8 +132,8 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint.keys() >= {"state_dict", "callbacks", "config"}:
             return checkpoint
-    except pickle.UnpicklingError as error:  # PyTorch's words advise to run whatever code the file holds
-        raise ValueError(f"{path} is truncated or no checkpoint; the best weights are in best/") from error
-    except (RuntimeError, EOFError, OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is truncated or no checkpoint ({error}); the best weights are in best/") from error
+    except Exception as error:  # whatever a foreign file makes of itself; PyTorch's words advise to run what it holds
+        raise ValueError(
+            f"{path} is truncated or no checkpoint ({type(error).__name__}); the best weights are in best/"
+        ) from error
     raise ValueError(f"{path} is no checkpoint of a run; the best weights are in best/")
