@@ -101,15 +101,12 @@ def run(options: Any) -> None:
 def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
     """The models and the images: what comes first are models, as far as it can be."""
     from brainseg.models import list_weights
-    from brainseg.models.files import CONFIG
+    from brainseg.models.files import is_model
 
     if weights := [given for given in inputs if given.suffix.lower() in WEIGHTS]:
         raise ValueError(
             f"{weights[0]} is a file of weights; give the folder of its run, or one that save_pretrained wrote"
         )
-
-    def is_model(folder: Path) -> bool:
-        return any((folder / part).is_file() for part in (CONFIG, f"best/{CONFIG}", "config.yaml"))
 
     models: list[Path] = []
     for given in inputs:

@@ -99,7 +99,8 @@ def _kept(
         keep &= np.arange(count) == sizes.argmax()
     elif steps.components == "likeliest":
         mean = np.bincount(labels.ravel(), weights=likely.ravel(), minlength=count + 1)[1:] / sizes
-        extent = np.array([len(set(np.nonzero(labels == label)[0].tolist())) for label in range(1, count + 1)])
+        # On how many slices each is: all at once, since noise has thousands of them.
+        extent = np.bincount(np.concatenate([np.unique(each) for each in labels]), minlength=count + 1)[1:]
         keep &= np.arange(count) == (mean * extent).argmax()
     kept: NDArray[np.bool_] = np.concatenate([[False], keep])[labels]
     return kept

@@ -2,6 +2,8 @@
 
 import csv
 import re
+from bisect import insort
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from brainseg.data.files import stem_of, what_lies_in
 from brainseg.data.patients import natural_order
 from brainseg.inference import Ensemble, Measures, Predictor, measure, postprocess
 from brainseg.inference.components import voxel_volume
+from brainseg.inference.results import LABELS, by_kind, write_probabilities
 from brainseg.inference.volumes import find_scans, holds_volumes, predict_scan
 from brainseg.models import ModelSpec, Postprocessing
 from brainseg.report import write_rows
@@ -124,9 +127,7 @@ def predict(
             place = output / target
             place.parent.mkdir(parents=True, exist_ok=True)
             if probabilities:
-                array = place.with_name(f"{place.name}_probabilities.npy")
-                with written_whole(array) as partial, partial.open("wb") as stream:
-                    np.save(stream, each.numpy())
+                write_probabilities(each, place)
             _write(place, brightened(image, shown_channel), mask, predictor.spec)
         table.replace(name, measure(masks, predictor.spec, patient=name, spacing=spacing))
         done += len(slices)
@@ -150,27 +151,32 @@ class _Table:
 
     def __init__(self, path: Path, *, keep: bool) -> None:
         self.path = path
-        self.rows: list[dict[str, Any]] = []
+        self.rows: dict[str, list[Mapping[str, Any]]] = {}
         if keep and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                self.rows = list(csv.DictReader(file))
+                for row in csv.DictReader(file):
+                    self.rows.setdefault(row["patient"], []).append(row)
+        self.patients = sorted(self.rows, key=natural_order)
 
     def holds(self, patient: str) -> bool:
-        return any(row["patient"] == patient for row in self.rows)
+        return patient in self.rows
 
     def replace(self, patient: str, rows: Sequence[Measures]) -> None:
-        self.rows = [row for row in self.rows if row["patient"] != patient] + [row._asdict() for row in rows]
-        write_rows(sorted(self.rows, key=lambda row: natural_order(row["patient"])), self.path)
+        if patient not in self.rows:
+            insort(self.patients, patient, key=natural_order)
+        self.rows[patient] = [row._asdict() for row in rows]
+        write_rows([row for each in self.patients for row in self.rows[each]], self.path)
 
 
 def _check_names(names: Sequence[str]) -> None:
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"two of the inputs are called {twice[0]} and would share their results; predict them apart")
 
 
 def _write(place: Path, shown: NDArray[np.float32], mask: Tensor, spec: ModelSpec) -> None:
     """The masks of an image, and last, since it says that all others are there, the overlay."""
-    for kind, pixels in _pictures(mask, spec).items():
+    for kind, values in by_kind(mask, spec).items():
+        pixels = values if kind == LABELS else 255 * values
         with written_whole(_result(place, kind)) as file:
             Image.fromarray(pixels).save(file)
     with written_whole(_result(place, "overlay")) as file:
@@ -238,14 +244,6 @@ def _find(images: Sequence[Path]) -> dict[Path, Path]:
                 raise ValueError(f"{path} and {found[target]} would share the name {target}; predict them apart")
             found[target] = path
     return found
-
-
-def _pictures(mask: Tensor, spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
-    """What is written of a mask (K, H, W), by the end of its name."""
-    if spec.task == "multiclass":
-        return {"labels": mask.byte().argmax(0).byte().numpy()}
-    masks = (255 * mask.byte()).numpy()
-    return {"mask": masks[0]} if len(masks) == 1 else {f"mask_{number}": each for number, each in enumerate(masks)}
 
 
 def _overlay(image: NDArray[np.float32], masks: NDArray[np.bool_], pixels: int = 512) -> Figure:

@@ -24,33 +24,32 @@ EXPECTED = (
 
 
 def to_images(image: ImageLike) -> Tensor:
-    """Images (B, C, H, W) floating point in [0, 1]; B is 1 but for a tensor (B, C, H, W).
+    """Images (B, C, H, W) floating point, whose range is still to check; B is 1 but for a tensor (B, C, H, W).
 
     Raises:
         FileNotFoundError: no such file.
         TypeError: none of what is expected.
-        ValueError: another rank, dtype or range.
+        ValueError: another rank or dtype.
     """
     if isinstance(image, str | Path):
         return to_unit_range(read_image(Path(image)))[None]
     if isinstance(image, Tensor):
-        return check_unit_range(_from_tensor(image))
+        return _from_tensor(image)
     if isinstance(image, np.ndarray):
-        return check_unit_range(_from_array(image))
+        return _from_array(image)
     if type(image).__module__.startswith("PIL."):
         return to_unit_range(picture_pixels(image))[None]
     raise TypeError(f"{type(image).__name__} is no image; {EXPECTED}")
 
 
-def check_unit_range(images: Tensor) -> Tensor:
-    """The images themselves; ValueError unless all values lie in [0, 1], up to rounding."""
+def check_unit_range(images: Tensor) -> None:
+    """ValueError unless all values lie in [0, 1], up to rounding."""
     low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 0.0)
     if math.isnan(low):
         raise ValueError("image values hold NaN, expected [0, 1]; find out where it comes from")
     if not -1e-3 <= low <= high <= 1 + 1e-3:
         hint = "divide by 255" if low >= 0 and high > 1 else "give them as stored, the predictor normalizes them"
         raise ValueError(f"image values lie in [{low:g}, {high:g}], expected [0, 1]; {hint}")
-    return images
 
 
 def _from_tensor(image: Tensor) -> Tensor:

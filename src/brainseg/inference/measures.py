@@ -1,6 +1,6 @@
 """How large what was found is: voxels, millilitres, diameter, components, slices."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -61,10 +61,18 @@ def measure(
         voxels, diameter, volume = int(mask.sum()), float("nan"), float("nan")
         if spacing is not None:
             volume = voxels * voxel_volume(spacing) / 1000
-            diameter = max((_diameter(labels == label, spacing) for label in range(1, count + 1)), default=0.0)
+            diameter = max((_diameter(part, spacing) for part in _parts(labels)), default=0.0)
         slices = int(mask.any((1, 2)).sum())
         rows.append(Measures(patient, spec.class_names[k], voxels, volume, diameter, count, slices))
     return rows
+
+
+def _parts(labels: NDArray[np.int32]) -> Iterator[NDArray[np.bool_]]:
+    """Each component in the box around it."""
+    from scipy import ndimage
+
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        yield labels[box] == label
 
 
 def _diameter(component: NDArray[np.bool_], spacing: Sequence[float]) -> float:

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from brainseg._whole import written_whole
 from brainseg.data import to_unit_range
-from brainseg.data.files import find_volumes, one_spelling, volume_name
+from brainseg.data.files import VOLUMES, find_volumes, one_spelling, volume_name
 from brainseg.data.nifti import Grid, read_voxels
 from brainseg.data.volumes import LABEL, common_grid, in_16_bits
 from brainseg.inference.components import postprocess
 from brainseg.inference.measures import Measures, measure
 from brainseg.inference.predictor import Predictor
+from brainseg.inference.results import by_kind, write_probabilities
 from brainseg.models import Postprocessing
 
 AT_ONCE = 8  # slices that the network sees
@@ -35,7 +36,7 @@ class Scan(NamedTuple):
 
 def holds_volumes(path: Path) -> bool:
     """Whether a path is a NIfTI volume, or a folder with some."""
-    return bool(find_volumes(path)) if path.is_dir() else path.name.lower().endswith((".nii", ".nii.gz"))
+    return bool(find_volumes(path)) if path.is_dir() else path.name.lower().endswith(VOLUMES)
 
 
 def find_scans(given: Path, sequences: Sequence[str] | None, channels: int | None) -> list[Scan]:
@@ -105,14 +106,8 @@ def predict_scan(
     spacing = grid.spacing(axis)
     masks = postprocess(likely, spec, steps=postprocessing, spacing=spacing)
     if probabilities:
-        with written_whole(output / f"{scan.name}_probabilities.npy") as partial, partial.open("wb") as stream:
-            np.save(stream, likely.numpy())
-    if spec.task == "multiclass":
-        volumes = {"labels": masks.byte().argmax(1).byte().numpy()}
-    else:
-        each = masks.byte().numpy()
-        volumes = {"mask" if spec.num_classes == 1 else f"mask_{k}": each[:, k] for k in range(spec.num_classes)}
-    for kind, volume in volumes.items():
+        write_probabilities(likely, output / scan.name)
+    for kind, volume in by_kind(masks, spec).items():
         _write(grid.from_slices(volume, axis), grid, scan.images[0], output / f"{scan.name}_{kind}.nii.gz")
     return measure(masks, spec, patient=scan.name, spacing=spacing)
 

@@ -78,6 +78,11 @@ def read_config(folder: Path) -> Configuration:
     raise ValueError(f"{path} is no model configuration; save_pretrained writes one")
 
 
+def is_model(path: Path) -> bool:
+    """Whether a folder is one of weights, or that of a run, of which `find_folder` finds the best or says why not."""
+    return any((path / mark).is_file() for mark in (CONFIG, f"best/{CONFIG}", "config.yaml"))
+
+
 def find_folder(path: Path) -> Path:
     """The folder of weights that is meant: the path itself, the best weights of the run there, or weights that ship.
 

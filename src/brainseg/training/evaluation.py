@@ -146,6 +146,11 @@ class Scored:
         return metric
 
     @cached_property
+    def by_patient(self) -> dict[str, list[Case]]:
+        """The columns of patients.csv, a case each patient."""
+        return {column: self.metric(name).per_case() for column, name in BY_PATIENT.items()}
+
+    @cached_property
     def pixels(self) -> dict[str, list[Case]]:
         """`PIXELS` of each slice, a value for each class."""
         cases = self.metric("pixels").per_case()  # of each class four: TP, FP, FN, TN
@@ -257,9 +262,8 @@ def _rows(scored: Scored) -> list[PatientScore]:
     tumour = defaultdict(list)
     for tp, _, fn in zip(*scored.pixels.values(), strict=True):
         tumour[tp.patient].append(any((*tp.values, *fn.values)))
-    tables = [scored.metric(name).per_case() for name in BY_PATIENT.values()]
     rows = []
-    for cases in zip(*tables, strict=True):
+    for cases in zip(*scored.by_patient.values(), strict=True):
         patient = str(cases[0].patient)
         counts = (len(tumour[patient]), sum(tumour[patient]))
         dice, iou, recall, precision = cases
@@ -271,14 +275,13 @@ def _rows(scored: Scored) -> list[PatientScore]:
 
 def _patients(scored: Scored, rows: Sequence[PatientScore]) -> list[dict[str, Any]]:
     """The table of patients, of several classes with a column for each."""
-    tables = {column: scored.metric(name).per_case() for column, name in BY_PATIENT.items()}
     suffixes = [f"_{name}" for name in scored.class_names] if len(scored.class_names) > 1 else [""]
     return [
         {
             **{name: getattr(row, name) for name in ("patient", "institution", "slices", "tumour_slices")},
             **{
                 f"{column}{suffix}": value
-                for column, cases in tables.items()
+                for column, cases in scored.by_patient.items()
                 for suffix, value in zip(suffixes, cases[number].values, strict=True)
             },
         }

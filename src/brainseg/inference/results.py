@@ -1,0 +1,31 @@
+"""What is written of a prediction, of slices and of volumes alike."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainseg._whole import written_whole
+from brainseg.models import ModelSpec
+
+LABELS = "labels"
+
+
+def by_kind(masks: Tensor, spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
+    """Masks (..., K, H, W) as the arrays (..., H, W) of the files that they become, by the end of their names.
+
+    Of classes that exclude each other one map of their numbers, "labels"; else 0 and 1, "mask", or "mask_0" and so on.
+    """
+    if spec.task == "multiclass":
+        return {LABELS: masks.byte().argmax(-3).byte().numpy()}
+    each = masks.byte().numpy()
+    names = ["mask"] if spec.num_classes == 1 else [f"mask_{k}" for k in range(spec.num_classes)]
+    return {name: each[..., k, :, :] for k, name in enumerate(names)}
+
+
+def write_probabilities(probabilities: Tensor, place: Path) -> None:
+    """Writes `<place>_probabilities.npy`, in one move."""
+    path = place.with_name(f"{place.name}_probabilities.npy")
+    with written_whole(path) as partial, partial.open("wb") as stream:
+        np.save(stream, probabilities.numpy())
