@@ -10,8 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from docs.lgg_volumes import SEQUENCES as LGG
+from docs.lgg_volumes import write_volumes
 
-from brainseg.data import VolumeDataset
+from brainseg.data import LGGSegmentation, VolumeDataset, lgg_root, write_phantoms
 from brainseg.data.nifti import Grid
 
 RNG = np.random.default_rng(0)
@@ -392,3 +394,32 @@ def test_what_a_mac_leaves_is_no_volume(root: Path, load: Load) -> None:
         path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
     shutil.copytree(root / CASES[0], root / "__MACOSX" / CASES[0])
     assert len(load(root)) == 8
+
+
+def same_slices(slices: LGGSegmentation, tmp_path: Path) -> None:
+    write_volumes(slices, tmp_path / "volumes", spacing=(5, 1, 1.5))
+    volumes = VolumeDataset(tmp_path / "volumes", sequences=LGG, labels={"tumour": 1}, cache_dir=tmp_path / "cache")
+    assert (volumes.patients, volumes.class_names, volumes.task) == (slices.patients, ("tumour",), "binary")
+    assert set(volumes.spacings) == {(5, 1, 1.5)}
+    highest: dict[tuple[str, int], float] = {}
+    for sample in slices:
+        for channel, image in enumerate(sample["image"]):
+            key = (sample["patient"], channel)
+            highest[key] = max(highest.get(key, 0.0), float(image.max()))
+    for sample, expected in zip(volumes, slices, strict=True):
+        assert torch.equal(sample["mask"], expected["mask"])
+        scale = torch.tensor([highest[sample["patient"], channel] for channel in range(3)])[:, None, None]
+        torch.testing.assert_close(sample["image"], expected["image"] / scale, rtol=0, atol=0.51 / 65535)
+
+
+def test_slices_written_as_volumes_come_back(tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "lgg", patients=2, slices=4, size=48)
+    same_slices(LGGSegmentation(tmp_path / "lgg", cache_dir=tmp_path / "cache"), tmp_path)
+
+
+@pytest.mark.slow
+def test_real_slices_written_as_volumes_come_back(tmp_path: Path) -> None:
+    if not lgg_root().is_dir():
+        pytest.skip(f"no LGG data in {lgg_root()}")
+    patients = LGGSegmentation(lgg_root()).patients[:2]
+    same_slices(LGGSegmentation(lgg_root(), patients), tmp_path)
