@@ -9,6 +9,7 @@ if lacking := [name for name in ("torchmetrics", "scipy") if find_spec(name) is 
 make_importable()
 
 from brainseg.metrics.cases import Case  # noqa: E402
+from brainseg.metrics.detection import MeanAveragePrecision, PanopticQuality  # noqa: E402
 from brainseg.metrics.lesions import LesionDetection  # noqa: E402
 from brainseg.metrics.overlap import (  # noqa: E402
     ConfusionCounts,
@@ -36,8 +37,10 @@ __all__ = [
     "Interval",
     "IoU",
     "LesionDetection",
+    "MeanAveragePrecision",
     "MetricResult",
     "NormalizedSurfaceDice",
+    "PanopticQuality",
     "Precision",
     "Recall",
     "Specificity",

@@ -1,18 +1,16 @@
-"""Metrics that remember every slice: their states, how these are gathered over processes, and what is told of them."""
+"""Metrics that remember every slice: their states, and what is told of them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 
 from brainseg.checks import check_choice
 from brainseg.losses.rules import check_ignore_index
 from brainseg.metrics.cases import NO_GROUP, Case, Rows, patient_names, pool, slice_indices
+from brainseg.metrics.gathering import GatheredMetric
 from brainseg.metrics.rules import (
     Aggregation,
     Average,
@@ -45,7 +43,7 @@ class Scores:
     weights: Tensor | None = None
 
 
-class CaseMetric(Metric):
+class CaseMetric(GatheredMetric):
     """Base class of the metrics: keeps a row of small numbers for every slice; its subclass makes values of them.
 
     All metrics that read predictions alike have the same states, so that a MetricCollection updates them once.
@@ -63,9 +61,6 @@ class CaseMetric(Metric):
         row_dtype: of these numbers.
         options: of torchmetrics' Metric, such as sync_on_compute.
     """
-
-    is_differentiable = False
-    full_state_update = False
 
     rows: list[Tensor]
     tags: list[Tensor]
@@ -116,15 +111,6 @@ class CaseMetric(Metric):
         note = " (depends on the batch size)" if self.aggregation == "batch" else ""
         return f"num_classes={self.num_classes}, aggregation={self.aggregation!r}{note}, empty={self.empty!r}"
 
-    def compute(self) -> Tensor:
-        """The mean over cases, over all processes: float32, a scalar, or with ``average="none"`` and K > 1 (K,)."""
-        return self._summarise().value
-
-    def result(self) -> MetricResult:
-        """The mean and what it is the mean of; in distributed runs every process must call it."""
-        with self._gathered():
-            return self._summarise()
-
     def per_case(self) -> list[Case]:
         """The table of cases, sorted by patient and slice; in distributed runs every process must call it."""
         with self._gathered():
@@ -146,27 +132,9 @@ class CaseMetric(Metric):
             )
         return confidence_interval(self.per_case(), level=level, n_resamples=n_resamples, seed=seed)
 
-    def sync(self, *arguments: Any, **options: Any) -> None:
-        """As torchmetrics' own; a process without data takes part with states of no rows."""
-        for name, blank in self._blanks().items():
-            if isinstance(state := getattr(self, name), list) and not state:
-                state.append(blank)
-        super().sync(*arguments, **options)
-
     def _score(self, rows: Rows) -> Scores:
         """The values of the cases: what a subclass adds."""
         raise NotImplementedError
-
-    def _mark(self, name: str, *arguments: Any) -> None:
-        """A state that differs where the arguments do, since a collection lets metrics with equal states share them.
-
-        Bytes, which are compared exactly, and no dtype of the module around it touches.
-        """
-        self.add_state(name, torch.tensor(list(repr(arguments).encode()), dtype=torch.uint8), dist_reduce_fx="max")
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **options: Any) -> nn.Module:
-        # States move with the module, but what was counted and measured keeps its dtype.
-        return super()._apply(lambda x: x.to(fn(x.new_empty(0)).device), *arguments, **options)
 
     def _masks(self, prediction: Tensor, target: Tensor, valid: Tensor | None) -> Masks:
         """The masks of a batch."""
@@ -203,15 +171,6 @@ class CaseMetric(Metric):
             "names": torch.zeros(0, dtype=torch.uint8, device=self.device),
         }
 
-    @contextmanager
-    def _gathered(self) -> Iterator[None]:
-        """The states are those of all processes, as they are while `compute` runs."""
-        if self._is_synced:
-            yield
-        else:
-            with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
-                yield
-
     def _summarise(self) -> MetricResult:
         scores = self._scores()
         result = summarise(scores.values, scores.predicted, scores.true, weights=scores.weights, average=self.average)
@@ -232,10 +191,6 @@ class CaseMetric(Metric):
             torch.ones_like(places),
         )
         return slices, places
-
-    def _joined(self, name: str) -> Tensor:
-        state = getattr(self, name)  # a list of tensors, or after a synchronisation one tensor
-        return torch.cat([x.cpu() for x in (self._blanks()[name], *state)]) if isinstance(state, list) else state.cpu()
 
 
 def _decoded(names: Tensor, lengths: list[int]) -> list[str | None]:

@@ -1,11 +1,19 @@
 """From queries to maps, instances and segments."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from brainseg.models import QueryPredictions
-from brainseg.models.mask_dino import instance_inference, panoptic_inference, semantic_inference, semantic_logits
+from brainseg.models.mask_dino import (
+    Instances,
+    instance_inference,
+    panoptic_inference,
+    semantic_inference,
+    semantic_logits,
+)
 from tests.models.mask_dino import reference
 
 
@@ -69,6 +77,50 @@ def test_instances_of_softmax_classes_never_are_no_object() -> None:
     for image in instance_inference(predictions(softmax=True)):
         assert image.classes.max() == 1
         assert len(image.scores) == 12
+
+
+def test_instances_below_a_score_are_left_out() -> None:
+    for every, sure in zip(*(instance_inference(predictions(3), min_score=s) for s in (None, 0.5)), strict=True):
+        assert torch.equal(sure.scores, every.scores[every.scores >= 0.5])
+        assert 0 < len(sure) < len(every)
+        assert torch.equal(sure.masks, every.masks[: len(sure)])
+        assert torch.equal(sure.boxes, every.boxes[: len(sure)])
+    with pytest.raises(ValueError, match=r"min_score must lie in \[0, 1\], got 50"):
+        instance_inference(predictions(), min_score=50)
+
+
+def test_predictions_know_the_size_of_the_image() -> None:
+    given = replace(predictions(), image_size=(30, 41))
+    assert semantic_logits(given).shape == (2, 3, 30, 41)
+    assert torch.equal(semantic_inference(given), semantic_inference(predictions(), (30, 41)))
+    for known, told in zip(instance_inference(given), instance_inference(predictions(), (30, 41)), strict=True):
+        assert torch.equal(known.masks, told.masks)
+        assert torch.equal(known.boxes, told.boxes)
+    assert panoptic_inference(given, things=[0])[0][0].shape == (30, 41)
+
+
+def test_instances_are_counted_and_taken_apart() -> None:
+    found = instance_inference(predictions(), topk=4)[0]
+    assert len(found) == 4
+    assert [float(one.scores) for one in found] == found.scores.tolist()
+    assert torch.equal(found[-1].masks, found.masks[3:])
+    assert torch.equal(found[1:3].boxes, found.boxes[1:3])
+    assert torch.equal(found[found.classes == 1].classes, found.classes[found.classes == 1])
+    assert found.to("meta").masks.device.type == "meta"
+    with pytest.raises(IndexError, match="there are 4 instances, and none of index 4"):
+        found[4]
+    assert isinstance(found[0], Instances)
+
+
+@pytest.mark.parametrize("classes", [2, 20])
+def test_many_classes_in_inference_have_the_same_logits_however_sure(classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1.0, 30.0, 1e4):
+        logits, masks = (scale * torch.randn(1, 40, *end, generator=generator) for end in ((classes,), (8, 8)))
+        found = semantic_logits(QueryPredictions(logits, masks, torch.rand(1, 40, 4)))
+        expected = reference.semantic_logits(logits.double(), masks.double(), (32, 32), (32, 32))
+        assert found.isfinite().all()
+        torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=2e-5)
 
 
 def test_things_filter_after_the_choice() -> None:

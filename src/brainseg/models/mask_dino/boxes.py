@@ -12,7 +12,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     (a_low, a_high), (b_low, b_high) = corners(a), corners(b)
     overlap = _area((torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0))
     hull = _area(torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low))
-    union = _area(a[..., 2:]) + _area(b[..., 2:]) - overlap
+    union = _area(a_high - a_low) + _area(b_high - b_low) - overlap
     return overlap / (union + 1e-6) - (hull - union) / (hull + 1e-6)
 
 

@@ -1,5 +1,6 @@
 """The loss of the queries of all layers."""
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
@@ -123,7 +124,7 @@ class SetCriterion(nn.Module):
                 losses = self._denoising(predictions, first, stages, objects, number, rand)
                 more, dn_parts = self._summed(losses, stages)
                 total, parts = total + more, {**parts, **dn_parts}
-        if not total.isfinite():
+        if not math.isfinite(total.item()):
             _warn_of_infinite(predictions)
         return total, parts
 
@@ -132,7 +133,7 @@ class SetCriterion(nn.Module):
         values = torch.stack(list(losses.values()))
         weights = values.new_tensor([self.weights[name] for name in losses])
         names = [f"loss_{name}{stage.losses}" for name in losses for stage in stages]
-        return (weights[:, None] * values).sum(), dict(zip(names, values.detach().flatten().unbind(), strict=True))
+        return weights @ values.sum(dim=1), dict(zip(names, values.detach().flatten().unbind(), strict=True))
 
     def _objects(self, predictions: QueryPredictions, targets: Sequence[Target]) -> Objects:
         batch = len(predictions.pred_logits)

@@ -26,21 +26,21 @@ def deformable_attention(
         (B, N, A * D), heads side by side.
     """
     batch, _, heads, width = value.shape
-    queries, points = locations.shape[1], locations.shape[4]
-    grid = (2 * locations - 1).permute(0, 2, 1, 3, 4, 5).flatten(0, 1)  # (B * A, N, L, P, 2)
-    levels = torch.split(value, [height * width for height, width in shapes], dim=1)
-    read = [
-        F.grid_sample(
-            level.permute(0, 2, 3, 1).reshape(batch * heads, width, *shape),
-            grid[:, :, index],
+    queries = locations.shape[1]
+    # Queries stand last and points before them: so a sum over points runs along whole rows of memory.
+    grid = (2 * locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B * A, L, P, N, 2)
+    shares = weights.permute(0, 2, 3, 4, 1).flatten(0, 1)[:, :, None]  # (B * A, L, 1, P, N)
+    maps = torch.split(value.permute(0, 2, 3, 1), [height * columns for height, columns in shapes], dim=-1)
+    output = value.new_zeros(())
+    for index, (level, shape) in enumerate(zip(maps, shapes, strict=True)):
+        read = F.grid_sample(
+            level.reshape(batch * heads, width, *shape),
+            grid[:, index],
             mode="bilinear",
             padding_mode="zeros",
             align_corners=False,
-        )
-        for index, (level, shape) in enumerate(zip(levels, shapes, strict=True))
-    ]  # of each level (B * A, D, N, P)
-    shares = weights.permute(0, 2, 1, 3, 4).reshape(batch * heads, 1, queries, len(shapes) * points)
-    output = (torch.cat(read, dim=-1) * shares).sum(-1)
+        )  # (B * A, D, P, N)
+        output = output + (read * shares[:, index]).sum(dim=2)
     return output.view(batch, heads * width, queries).transpose(1, 2)
 
 

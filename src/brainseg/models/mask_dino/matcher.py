@@ -182,12 +182,13 @@ class HungarianMatcher:
             draws = [rand(f"match/{stage}/{image}", (1, self.num_points, 2)) for stage in stages]
             points = torch.cat(draws).to(objects.boxes.device, precision)  # (L, P, 2)
             truth = read_points(objects.masks[None, own].to(precision), points[None])[0].movedim(0, -1)  # (L, P, n)
+            maps = [layer.masks[image] for layer in layers]
             sums = []
-            for start in range(0, len(layers), some):
-                part = slice(start, start + some)
-                maps = torch.stack([layer.masks[image] for layer in layers[part]]).to(precision)
-                x = read_points(maps, points[part, None])[:, :, 0]  # (l, Q, P)
-                sums.append(_sums_at_points(x, truth[part]))
+            for start, where, what in zip(
+                range(0, len(layers), some), torch.split(points[:, None], some), torch.split(truth, some), strict=True
+            ):
+                x = read_points(torch.stack(maps[start : start + some]).to(precision), where).flatten(2)  # (l, Q, P)
+                sums.append(_sums_at_points(x, what))
             softplus, product, total, overlap = (torch.cat(parts) for parts in zip(*sums, strict=True))
             costs.append(_mask_and_dice_cost(softplus, product, total, overlap, truth).movedim(-1, 1))
         mask, dice = torch.cat(costs, dim=1)

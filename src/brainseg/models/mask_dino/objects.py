@@ -89,14 +89,15 @@ def gather_objects(
     labels = torch.cat([target["labels"] for target in some]).long()
     masks = torch.cat([_padded(target["masks"].bool(), size) for target in some])
     around = boxes_of_masks(masks, dtype=dtype)
-    # In units of the padded image, which the masks may lack some rows and columns of.
-    shares = [[target["masks"].shape[2] / size[1], target["masks"].shape[1] / size[0]] * 2 for target in some]
-    scale = torch.tensor(shares, dtype=dtype, device=device).repeat_interleave(
-        torch.tensor([len(target["labels"]) for target in some], device=device), dim=0
+    # Boxes are in units of their masks, which may lack some rows and columns of the padded image.
+    sides = [target["masks"].shape for target in some for _ in range(len(target["labels"]))]
+    scale = torch.tensor([[columns / size[1], rows / size[0]] * 2 for _, rows, columns in sides], device=device).to(
+        dtype
     )
-    own = torch.split(around / scale, [len(target["labels"]) for target in some])
-    given = torch.cat([target.get("boxes", default).to(dtype) for target, default in zip(some, own, strict=True)])
-    _check_values(some, labels, given, around / scale, num_classes)
+    own = around / scale
+    defaults = torch.split(own, [len(target["labels"]) for target in some])
+    given = torch.cat([target.get("boxes", default).to(dtype) for target, default in zip(some, defaults, strict=True)])
+    _check_values(some, labels, given, own, num_classes)
     return Objects(labels, given * scale, masks, counts, kept)
 
 
@@ -140,6 +141,8 @@ def _check_size(index: int, target: Target, size: tuple[int, int], image_size: t
 
 
 def _padded(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    if masks.shape[1:] == size:
+        return masks
     return F.pad(masks, (0, size[1] - masks.shape[2], 0, size[0] - masks.shape[1]))
 
 
@@ -147,9 +150,10 @@ def _check_values(targets: Sequence[Target], labels: Tensor, boxes: Tensor, arou
     """Labels, boxes in units of their masks, and masks, against the boxes around the masks."""
     numbers = [target["masks"] for target in targets if target["masks"].dtype != torch.bool]
     between = [((x != 0) & (x != 1)).any() for x in numbers]
-    facts = [*labels.aminmax(), *boxes.aminmax(), around[:, 2].amin(), giou(boxes, around).mean(), *between]
+    off = torch.dist(boxes, around, torch.inf)
+    facts = [*labels.aminmax(), *boxes.aminmax(), around[:, 2].amin(), off, *between]
     # One wait for the device.
-    low, high, least, most, thinnest, fit, *soft = torch.stack([x.to(boxes.dtype) for x in facts]).tolist()
+    low, high, least, most, thinnest, distance, *soft = torch.stack([x.to(boxes.dtype) for x in facts]).tolist()
     if low < 0 or high >= num_classes:
         raise ValueError(f"labels must lie in 0 to {num_classes - 1}, got {low:.0f} to {high:.0f}")
     if any(soft):
@@ -168,8 +172,9 @@ def _check_values(targets: Sequence[Target], labels: Tensor, boxes: Tensor, arou
             f"boxes must be centre and size in units of width and height, within [0, 1], got {least:g} to {most:g}; "
             "divide pixels by them"
         )
-    if fit < 0.5:  # looser boxes are no error, but those of another form are
-        others = torch.stack([giou(form(boxes), around).mean() for form in _OTHER_FORMS.values()]).tolist()
+    if distance > 0.01:  # looser boxes are no error, but those of another form are
+        fits = [giou(read, around).mean() for read in (boxes, *(form(boxes) for form in _OTHER_FORMS.values()))]
+        fit, *others = torch.stack(fits).tolist()
         better, form = max(zip(others, _OTHER_FORMS, strict=True))
         if better > max(0.5, 2 * fit):
             raise ValueError(

@@ -8,30 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainseg.checks import check_count, check_counts
+from brainseg.checks import check_between, check_count, check_counts
 from brainseg.models.mask_dino.boxes import corners
+from brainseg.models.mask_dino.instances import Instances
 from brainseg.models.mask_dino.layers import without_autocast
 from brainseg.models.mask_dino.positions import at_least_float32
 from brainseg.models.mask_dino.predictions import QueryPredictions
 
 Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Instances:
-    """Objects of one image, best first.
-
-    Attributes:
-        scores: (r,) probability of the class times the mean of the mask's probability over its pixels.
-        classes: (r,) indices.
-        boxes: (r, 4) corners x0, y0, x1, y1 in pixels of the output, not clipped to it.
-        masks: (r, H', W') bool.
-    """
-
-    scores: Tensor
-    classes: Tensor
-    boxes: Tensor
-    masks: Tensor
 
 
 @dataclass(frozen=True)
@@ -52,20 +36,25 @@ def semantic_logits(predictions: QueryPredictions, image_size: Size | None = Non
 
     Args:
         predictions: of `forward_queries`.
-        image_size: height and width before padding; the padded size by default.
+        image_size: height and width before padding; by default those that the predictions know, or the padded ones.
 
     Returns:
         (B, K, H, W) in float32 at least.
     """
-    _check_sizes(predictions, image_size, None)
+    image_size = _image_size(predictions, image_size, None)
     logits = predictions.pred_logits.to(at_least_float32(predictions.pred_logits.dtype))
     if predictions.softmax:
         logits = _one_against_others(logits)
-    # A few queries at a time, since maps of all of them need much memory; a compiled program has any number of them.
-    parts = [(logits, predictions.masks)]
-    if not torch.compiler.is_compiling():
-        parts = list(zip(torch.split(logits, 16, 1), torch.split(predictions.masks, 16, 1), strict=True))
-    return reduce(torch.maximum, (_best_products(a, _full_size(masks, image_size)) for a, masks in parts))
+    masks = predictions.masks
+    if torch.compiler.is_compiling():  # a program has any number of queries
+        return _best_products(logits, _full_size(masks, image_size))
+    # A few queries at a time, since maps of all of them need much memory.
+    parts = list(zip(torch.split(logits, 16, dim=1), torch.split(masks, 16, dim=1), strict=True))
+    differentiable = torch.is_grad_enabled() and (logits.requires_grad or masks.requires_grad)
+    if differentiable or logits.shape[2] == 1 or not _has_logarithms(logits, masks):
+        return reduce(torch.maximum, (_best_products(a, _full_size(m, image_size)) for a, m in parts))
+    log = reduce(torch.maximum, (_best_logarithms(a, _full_size(m, image_size)) for a, m in parts))
+    return log - torch.log(-torch.expm1(log))
 
 
 def _best_products(logits: Tensor, masks: Tensor) -> Tensor:
@@ -75,6 +64,17 @@ def _best_products(logits: Tensor, masks: Tensor) -> Tensor:
         # -log(e^-a + e^-b + e^(-a-b)), with e^-b + e^(-a-b) = e^-b (1 + e^-a)
         maps.append(-torch.logaddexp(-a, F.softplus(-a) - masks).amin(dim=1))
     return torch.stack(maps, dim=1)
+
+
+def _best_logarithms(logits: Tensor, masks: Tensor) -> Tensor:
+    """The largest logarithm of class times mask probability, a sum: shapes as above, and one addition a class."""
+    log_masks = F.logsigmoid(masks)
+    return torch.stack([(a + log_masks).amax(dim=1) for a in F.logsigmoid(logits)[..., None, None].unbind(2)], dim=1)
+
+
+def _has_logarithms(logits: Tensor, masks: Tensor) -> bool:
+    """Whether no product of probabilities is so near to 1 that float32 has no logarithm of it but 0."""
+    return not (logits.numel() and masks.numel() and torch.minimum(logits.amax(), masks.amax()) > 80)
 
 
 def semantic_inference(
@@ -89,7 +89,7 @@ def semantic_inference(
 
     Args:
         predictions: of `forward_queries`.
-        image_size: height and width before padding; the padded size by default.
+        image_size: height and width before padding; by default those that the predictions know, or the padded ones.
         output_size: height and width of the result; `image_size` by default.
         temperature: None for the probabilities of the classes; a number (authors: 0.06) for their softmax over it.
         resize_last: crop and resize the result and not the mask logits.
@@ -97,8 +97,7 @@ def semantic_inference(
     Returns:
         (B, K, H', W'), values from 0 that may exceed 1.
     """
-    _check_sizes(predictions, image_size, output_size)
-    late = (image_size, output_size)
+    late = (_image_size(predictions, image_size, output_size), output_size)
     masks = _full_size(predictions.masks, *((None, None) if resize_last else late)).sigmoid()
     with without_autocast(masks.device):
         result = torch.einsum("bqk,bqhw->bkhw", _class_scores(predictions, temperature).to(masks.dtype), masks)
@@ -112,21 +111,24 @@ def instance_inference(
     *,
     topk: int = 100,
     things: Sequence[int] | None = None,
+    min_score: float | None = None,
 ) -> list[Instances]:
     """The most probable pairs of query and class of each image; a query may occur with several classes.
 
     Args:
         predictions: of `forward_queries`.
-        image_size: height and width before padding; the padded size by default.
+        image_size: height and width before padding; by default those that the predictions know, or the padded ones.
         output_size: height and width of the result; `image_size` by default.
         topk: number of pairs, at most Q * K.
         things: classes that are kept, after the choice; None for all.
+        min_score: instances of a lower score are left out; None keeps all, however doubtful.
     """
-    _check_sizes(predictions, image_size, output_size)
+    image_size = _image_size(predictions, image_size, output_size)
     check_count("topk", topk)
+    least = 0.0 if min_score is None else check_between("min_score", min_score, 0, 1)
     probabilities = _class_scores(predictions, None)
     num_classes = probabilities.shape[2]
-    padded = _padded_size(predictions)
+    padded = predictions.padded_size
     height, width = image_size or padded
     rows, columns = output_size or (height, width)
     to_output = predictions.pred_boxes.new_tensor([columns * padded[1] / width, rows * padded[0] / height] * 2)
@@ -134,15 +136,17 @@ def instance_inference(
     for p, masks, boxes in zip(probabilities, predictions.masks, predictions.pred_boxes, strict=True):
         scores, chosen = torch.topk(p.flatten(), min(topk, p.numel()))
         queries, classes = chosen // num_classes, chosen % num_classes
+        kept = scores >= least  # no score exceeds the probability of its class
         if things is not None:
-            kept = _is_thing(classes, things)
-            scores, queries, classes = scores[kept], queries[kept], classes[kept]
+            kept &= _is_thing(classes, things)
+        scores, queries, classes = scores[kept], queries[kept], classes[kept]
         own = _full_size(masks[None, queries], image_size, output_size)[0]
         mask = own > 0
         sure = (own.sigmoid() * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) + 1e-6)
         scores, order = (scores * sure).sort(descending=True, stable=True)
+        order = order[scores >= least]
         in_pixels = torch.cat(corners(boxes[queries]), dim=1) * to_output
-        results.append(Instances(scores, classes[order], in_pixels[order], mask[order]))
+        results.append(Instances(scores[: len(order)], classes[order], in_pixels[order], mask[order]))
     return results
 
 
@@ -161,7 +165,7 @@ def panoptic_inference(
     Args:
         predictions: of `forward_queries`.
         things: classes whose objects are segments of their own.
-        image_size: height and width before padding; the padded size by default.
+        image_size: height and width before padding; by default those that the predictions know, or the padded ones.
         output_size: height and width of the result; `image_size` by default.
         object_mask_threshold: queries of a lower class probability are left out.
         overlap_threshold: a segment keeps at least this share of its mask, or is left out.
@@ -170,7 +174,7 @@ def panoptic_inference(
     Returns:
         for each image the map (H', W') of segment numbers from 1, 0 where there is none, and its segments.
     """
-    _check_sizes(predictions, image_size, output_size)
+    image_size = _image_size(predictions, image_size, output_size)
     plain, sharp = (_class_scores(predictions, t) for t in (None, temperature))
     results = []
     for image, masks in enumerate(predictions.masks):
@@ -229,15 +233,11 @@ def _is_thing(classes: Tensor, things: Sequence[int]) -> Tensor:
     return torch.isin(classes, torch.tensor(list(things), device=classes.device, dtype=classes.dtype))
 
 
-def _padded_size(predictions: QueryPredictions) -> Size:
-    height, width = predictions.masks.shape[-2:]
-    return 4 * height, 4 * width
-
-
-def _check_sizes(predictions: QueryPredictions, image_size: Size | None, output_size: Size | None) -> None:
-    padded = _padded_size(predictions)
+def _image_size(predictions: QueryPredictions, image_size: Size | None, output_size: Size | None) -> Size | None:
+    """Height and width before padding, None where nothing was padded; ValueError for sizes that cannot be."""
     if image_size is not None:
         height, width = check_counts("image_size", image_size, 2)
+        padded = predictions.padded_size
         if height > padded[0] or width > padded[1]:
             raise ValueError(
                 f"image_size is the height and width before padding, at most {padded[0]}x{padded[1]} here, got "
@@ -245,6 +245,7 @@ def _check_sizes(predictions: QueryPredictions, image_size: Size | None, output_
             )
     if output_size is not None:
         check_counts("output_size", output_size, 2)
+    return image_size or predictions.image_size
 
 
 def _full_size(masks: Tensor, image_size: Size | None = None, output_size: Size | None = None) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-BUDGET = 12_000_000
+BUDGET = 2**23
 """How many numbers are computed at a time, so that memory does not grow with layers and objects."""
 
 

@@ -56,12 +56,12 @@ def boxes_of_masks(masks: Tensor, *, dtype: torch.dtype = torch.float32) -> Tens
     set_pixels = masks.bool()
 
     def span(line: Tensor) -> tuple[Tensor, Tensor]:
-        length = line.shape[-1]
-        places = torch.arange(length, device=line.device)
-        first = places.where(line, length).amin(dim=-1).to(dtype)
-        end = (places + 1).where(line, 0).amax(dim=-1).to(dtype)
-        some = line.any(dim=-1)
-        return ((first + end) / (2 * length)).where(some, 0), ((end - first) / length).where(some, 0)
+        length, unset = line.shape[-1], ~line
+        places = torch.arange(length, device=line.device, dtype=dtype)
+        first, end = places.masked_fill(unset, length).amin(dim=-1), (places + 1).masked_fill(unset, 0).amax(dim=-1)
+        nothing = unset.all(dim=-1)
+        center, size = (first + end) / (2 * length), (end - first) / length
+        return center.masked_fill(nothing, 0), size.masked_fill(nothing, 0)
 
     x, w = span(set_pixels.any(dim=-2))
     y, h = span(set_pixels.any(dim=-1))
