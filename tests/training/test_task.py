@@ -185,12 +185,6 @@ def test_the_input_is_that_of_the_weights_unless_one_is_named(tmp_path: Path) ->
     assert task().model.normalization == {"name": "ForegroundZScore", "arguments": {"fraction": 0.1}}
 
 
-def test_mask_dino_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    config = TrainConfig(model=ModelConfig(name="mask_dino_small"))
-    SegmentationTask(config, in_channels=3, num_classes=1)
-    assert "trained by the BCEDiceLoss of its masks here, not by its own criterion" in caplog.text
-
-
 def test_the_normalization_is_saved_with_the_network() -> None:
     assert task(data=DataConfig(input="course_fixed")).model.normalization == {
         "name": "Normalize",

@@ -48,8 +48,7 @@ class DataConfig:
             split of 80 to 20 per cent by the run's seed.
         folds: number of folds of a cross-validation, drawn by the run's seed from all patients outside the split's test
             part; with `fold` in place of the split.
-        fold: which of them validates, from 0; the others train. Without `folds` those of the split, if `brainseg split`
-            wrote it with folds.
+        fold: which of them validates, from 0; the others train.
         stratify: column of patients.csv in the root whose groups fresh splits and folds share out in proportion; None
             for the institution that a TCGA barcode names.
         task: binary (one mask), multilabel (masks that may overlap) or multiclass (a softmax over classes that exclude
@@ -100,16 +99,12 @@ class DataConfig:
             0 <= self.foreground_share <= 1, f"data.foreground_share must lie in [0, 1], got {self.foreground_share}"
         )
         _check(
-            self.folds is None or self.fold is not None,
+            (self.folds is None) == (self.fold is None),
             "data.folds and data.fold go together: --data.folds 5 --data.fold 0",
         )
-        if self.fold is not None:
-            known = self.folds is not None or self.split is not None
-            _check(known, f"data.fold={self.fold} needs data.folds, or a data.split that holds folds (brainseg split)")
-            _check(self.fold >= 0, f"data.fold must be 0 or more, got {self.fold}")
         if self.folds is not None and self.fold is not None:
             _check(self.folds >= 2, f"data.folds must be 2 or more, got {self.folds}")
-            _check(self.fold < self.folds, f"data.fold must be one of 0 to {self.folds - 1}, got {self.fold}")
+            _check(0 <= self.fold < self.folds, f"data.fold must be one of 0 to {self.folds - 1}, got {self.fold}")
         for name, needed in (("patient_pattern", "folder"), ("sequences", "volumes")):
             given = getattr(self, name)
             _check(given is None or self.format == needed, f"data.{name} goes with data.format={needed}, got {given}")
@@ -134,10 +129,10 @@ class LossConfig:
     """The loss.
 
     Attributes:
-        name: a class of `brainseg.losses`; None for BCEDiceLoss, and for CEDiceLoss where classes exclude each other
-            (task multiclass). There are BCEDiceLoss, BCELoss,
-            BoundaryLoss, CEDiceLoss, CrossEntropyLoss, DiceFocalLoss, DiceLoss, FocalLoss, FocalTverskyLoss,
-            GeneralizedDiceLoss, JaccardLoss, LovaszLoss, MCCLoss, SoftClDiceLoss, TverskyLoss.
+        name: a class of `brainseg.losses`; None for BCEDiceLoss, for CEDiceLoss where classes exclude each other (task
+            multiclass), and for networks with a criterion of their own (mask_dino_*), which take no other. There are
+            BCEDiceLoss, BCELoss, BoundaryLoss, CEDiceLoss, CrossEntropyLoss, DiceFocalLoss, DiceLoss, FocalLoss,
+            FocalTverskyLoss, GeneralizedDiceLoss, JaccardLoss, LovaszLoss, MCCLoss, SoftClDiceLoss, TverskyLoss.
         arguments: of its constructor, which keeps its own defaults for those that are not given; None for the recipe's
             {batch: true, smooth: 1.0} of BCEDiceLoss, and none for every other loss.
     """
@@ -150,6 +145,22 @@ class LossConfig:
         name = self.name or ("CEDiceLoss" if multiclass else "BCEDiceLoss")
         recipe = {"batch": True, "smooth": 1.0} if name == "BCEDiceLoss" else {}
         return LossConfig(name, recipe if self.arguments is None else self.arguments)
+
+
+@dataclass
+class ObjectsConfig:
+    """The objects of a mask, for networks that answer with objects (mask_dino_*).
+
+    Attributes:
+        components: each connected component of a mask (8 neighbours) is an object; else each mask is one.
+        min_pixels: smaller objects are left out, of those that are learned and of those that val_map counts.
+    """
+
+    components: bool = False
+    min_pixels: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.min_pixels >= 1, f"objects.min_pixels must be 1 or more, got {self.min_pixels}")
 
 
 @dataclass
@@ -236,12 +247,13 @@ class TrainConfig:
         model: the network.
         data: the slices.
         loss: what is minimised.
+        objects: what networks that answer with objects are to find.
         optimizer: how.
         schedule: with which learning rates.
         epochs: how often every training slice is seen.
         monitor: column of metrics.csv that names the best epoch: val_loss (lowest), or val_dice_ or val_iou_ with
-            slice, patient, dataset or batch, or of several classes val_dice_patient_ with the name of one (highest; of
-            equal ones that with the lowest val_loss).
+            slice, patient, dataset or batch, of several classes val_dice_patient_ with the name of one, of mask_dino_*
+            val_map (highest; of equal ones that with the lowest val_loss).
         patience: stop after so many epochs without a better `monitor`; None never stops early.
         ema: share of its past that the running mean of the weights keeps at each step, such as 0.999; the mean is then
             what is validated and saved as best. None for the weights themselves.
@@ -258,6 +270,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    objects: ObjectsConfig = field(default_factory=ObjectsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: int = 20

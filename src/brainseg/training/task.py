@@ -1,6 +1,5 @@
 """One training run as a Lightning module: network, loss, optimiser, schedule, metrics."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +11,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics import Metric
 
 from brainseg import losses
 from brainseg._names import no_such
+from brainseg.metrics import MeanAveragePrecision
 from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, create_model
 from brainseg.models.files import find_folder, read_config
 from brainseg.models.spec import Task
-from brainseg.training.config import LossConfig, TrainConfig, plain
+from brainseg.training.config import LossConfig, ObjectsConfig, TrainConfig, plain
 from brainseg.training.inputs import create_input
+from brainseg.training.objects import ObjectStep, object_step
 from brainseg.training.optimization import create_optimizer, create_schedule, set_rates
 from brainseg.training.scores import create_scores, named, scored_masks, scored_names
 from brainseg.training.targets import to_target, valid_of
 from brainseg.transforms import Compose, Transform, course_augmentation, create_transform, strong_augmentation
-
-logger = logging.getLogger(__name__)
 
 AUGMENTATIONS: dict[str, Callable[[], Compose]] = {"course": course_augmentation, "strong": strong_augmentation}
 
@@ -36,14 +36,16 @@ class Step(NamedTuple):
     Attributes:
         batch: of `brainseg.data.Sample`s, as the network saw it.
         logits: (B, K, H, W), the finest of those of deep supervision.
-        loss: of all logits.
+        loss: of all logits, or of a network's own criterion.
         parts: of the loss, empty for a loss without any.
+        objects: of a network that answers with objects.
     """
 
     batch: Mapping[str, Any]
     logits: Tensor
     loss: Tensor
     parts: Mapping[str, Tensor]
+    objects: ObjectStep | None = None
 
     def masks(self, spec: ModelSpec) -> tuple[Tensor, Tensor, Tensor | None]:
         """What was found, what is true, and where it counts, as `scored_masks` has them."""
@@ -55,7 +57,10 @@ class SegmentationTask(LightningModule):
 
     Logged each epoch: train_loss and its parts, train_iou_batch, train_dice_batch, and for validation the loss, its
     parts, and Dice and IoU by slice, patient, data set and batch (val_dice_patient, ...); of several classes the Dice
-    of each by its name (val_dice_patient_core, ...). What is scored is what the model's spec makes of its logits.
+    of each by its name (val_dice_patient_core, ...); of objects val_map, their average precision. What is scored is
+    what the model's spec makes of its logits.
+
+    A network that answers with objects (`MaskDINO`) is trained by its own criterion.
 
     The task of the network's `spec` decides what the masks become: targets of sigmoids, or class indices of a softmax.
 
@@ -97,15 +102,14 @@ class SegmentationTask(LightningModule):
         else:
             self.input = None if spec.normalization is None else create_transform(spec.normalization)
         self.model.spec = spec
-        self.run = replace(config, loss=config.loss.decided(multiclass=spec.task == "multiclass"))
-        self.loss = _create_loss(self.run.loss, deep_supervision=config.model.deep_supervision)
+        self.loss: nn.Module
         if isinstance(self.model, MaskDINO):
-            logger.warning(
-                "%s is trained by the %s of its masks here, not by its own criterion (matched queries, boxes, "
-                "denoising), which its published results need; model.criterion serves a loop of your own",
-                config.model.name,
-                self.run.loss.name,
-            )
+            _check_no_loss(config)
+            self.run, self.loss = config, self.model.criterion
+        else:
+            _check_no_objects(config)
+            self.run = replace(config, loss=config.loss.decided(multiclass=spec.task == "multiclass"))
+            self.loss = _create_loss(self.run.loss, deep_supervision=config.model.deep_supervision)
         chosen = config.data.augmentation
         self.augmentation = None if chosen == "none" else AUGMENTATIONS[chosen]()
         self.averaged = None
@@ -116,11 +120,11 @@ class SegmentationTask(LightningModule):
         self.class_names = scored_names(spec)
         self.train_scores = create_scores(self.class_names, aggregations=["batch"], prefix="train_")
         self.val_scores = create_scores(self.class_names, prefix="val_")
+        self.val_map = MeanAveragePrecision(spec.num_classes) if isinstance(self.model, MaskDINO) else None
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Logits of images (B, C, H, W) in [0, 1], channels as stored; a list when training with deep supervision."""
-        model = self.model if self.training else self.outcome
-        logits: Tensor | list[Tensor] = model(images if self.input is None else self.input(images))
+        logits: Tensor | list[Tensor] = self._network(self._scaled(images))
         return logits
 
     @property
@@ -131,7 +135,7 @@ class SegmentationTask(LightningModule):
     @property
     def monitors(self) -> list[str]:
         """Names of what a run may choose its best epoch by: the validation loss, lowest, and scores, highest."""
-        return ["val_loss", *named(self.val_scores, self.class_names)]
+        return ["val_loss", *self._validated]
 
     @property
     def lr(self) -> float:
@@ -165,6 +169,10 @@ class SegmentationTask(LightningModule):
         """What the network makes of a batch, augmented by what the generator draws if one is given."""
         if self.augmentation is not None and generator is not None:
             batch = augmented(batch, self.augmentation, generator)
+        network = self._network
+        if isinstance(network, MaskDINO):
+            objects = object_step(network, self._scaled(batch["image"]), batch, self.run.objects)
+            return Step(batch, objects.logits, objects.loss, objects.parts, objects)
         logits, target = self(batch["image"]), to_target(batch["mask"], self.model.spec)
         loss, parts = self.compute_loss(logits, target, **valid_of(batch))
         return Step(batch, logits if isinstance(logits, Tensor) else logits[0], loss, parts)
@@ -187,11 +195,17 @@ class SegmentationTask(LightningModule):
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         step = self.step(batch)
         self._log("val_loss", step)
+        self.score(step, slice_index=batch["slice"])
+
+    def score(self, step: Step, *, slice_index: Any) -> None:
+        """Adds a validated batch to the scores."""
         found, true, valid = step.masks(self.model.spec)
-        self.val_scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)
+        self.val_scores.update(found, true, group=step.batch["patient"], slice_index=slice_index, valid=valid)
+        if self.val_map is not None and step.objects is not None:
+            self.val_map.update(step.objects.found, step.objects.true)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(named(self.val_scores, self.class_names))
+        self.log_dict(self._validated)
 
     def configure_optimizers(self) -> Optimizer:
         self.optimizer = create_optimizer(self.run.optimizer, self.model)
@@ -227,6 +241,21 @@ class SegmentationTask(LightningModule):
             in_parts: tuple[Tensor, Mapping[str, Tensor]] = parts(logits, target, **where)
             return in_parts
         return self.loss(logits, target, **where), {}
+
+    @property
+    def _network(self) -> SegmentationModel:
+        """The network that answers: in validation that which the run is for."""
+        return self.model if self.training else self.outcome
+
+    @property
+    def _validated(self) -> dict[str, Metric]:
+        """The scores of validation by their names."""
+        scores = named(self.val_scores, self.class_names)
+        return scores if self.val_map is None else {**scores, "val_map": self.val_map}
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as the network takes them."""
+        return images if self.input is None else self.input(images)
 
     def _stop_if_not_finite(self) -> None:
         """Before anything of the epoch is kept, and on all processes alike: these values are theirs in common."""
@@ -316,6 +345,23 @@ def _find_input(config: TrainConfig, spec: ModelSpec) -> Transform | None:
     if config.data.input is not None:
         return create_input(config.data.input)
     return create_input("foreground_z_score") if spec.normalization is None else create_transform(spec.normalization)
+
+
+def _check_no_loss(config: TrainConfig) -> None:
+    if config.loss != LossConfig():
+        given = ", ".join(f"loss.{name}={value}" for name, value in vars(config.loss).items() if value is not None)
+        raise ValueError(
+            f"{config.model.name} is trained by its own criterion, and {given} has no part in it; leave the section "
+            "loss out (settings of the criterion are model.arguments, such as num_points)"
+        )
+
+
+def _check_no_objects(config: TrainConfig) -> None:
+    if config.objects != ObjectsConfig():
+        raise ValueError(
+            f"{config.model.name} answers with masks and knows no objects; leave the section objects out, or train "
+            "mask_dino_small"
+        )
 
 
 def _create_loss(config: LossConfig, *, deep_supervision: bool) -> nn.Module:

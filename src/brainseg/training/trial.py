@@ -45,10 +45,8 @@ def try_step(task: SegmentationTask, data: SliceDataModule, trainer: Trainer) ->
             found, true, valid = step.masks(copy.model.spec)
             copy.train_scores.update(found, true, valid=valid)
             with precision.val_step_context(), torch.no_grad():
-                batch = batch_of(data.val_set)
-                found, true, valid = copy.eval().step(batch).masks(copy.model.spec)
-                places = {"group": batch["patient"], "slice_index": range(len(found))}
-                copy.val_scores.update(found, true, valid=valid, **places)
+                validated = copy.eval().step(batch_of(data.val_set))
+                copy.score(validated, slice_index=range(len(validated.logits)))
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
         hint = ""
         if "more than 1 value per channel" in str(error):

@@ -35,6 +35,16 @@ def test_components_are_objects_of_their_own_and_touch_at_corners() -> None:
     assert torch.equal(found["masks"].sum(dim=0), masks[0, 1].long())
 
 
+def test_objects_of_too_few_pixels_are_left_out() -> None:
+    masks = torch.zeros(1, 2, 8, 8)
+    masks[0, 0, 0, 0] = masks[0, 0, 4:6, 4:6] = masks[0, 1, 0, :3] = 1
+    for components, least, kept in ((False, 5, [5]), (False, 3, [5, 3]), (True, 3, [4, 3]), (True, 1, [1, 4, 3])):
+        (found,) = targets_from_masks(masks, components=components, min_pixels=least)
+        assert found["masks"].sum(dim=(1, 2)).tolist() == kept
+    with pytest.raises(ValueError, match="min_pixels must be a positive integer, got 0"):
+        targets_from_masks(masks, min_pixels=0)
+
+
 def test_masks_of_another_rank_are_refused() -> None:
     with pytest.raises(ValueError, match=r"masks must be \(B, K, H, W\), got \(2, 8, 8\)"):
         targets_from_masks(torch.zeros(2, 8, 8))

@@ -5,6 +5,8 @@ from typing import NotRequired, TypedDict
 import torch
 from torch import Tensor
 
+from brainseg.checks import check_count
+
 
 class Target(TypedDict):
     """The n objects of one image.
@@ -18,18 +20,19 @@ class Target(TypedDict):
     boxes: NotRequired[Tensor]
 
 
-def targets_from_masks(masks: Tensor, *, components: bool = False) -> list[Target]:
+def targets_from_masks(masks: Tensor, *, components: bool = False, min_pixels: int = 1) -> list[Target]:
     """One object for each class that an image holds, or for each connected component of it.
 
     Args:
         masks: (B, K, H, W), a mask a class: bool, or numbers in [0, 1], set above 0.5.
         components: each component (8 neighbours) is an object of its own.
+        min_pixels: objects of fewer pixels are left out.
 
     Returns:
         a target for each image.
 
     Raises:
-        ValueError: masks of another rank or with other values.
+        ValueError: masks of another rank or with other values; `min_pixels` below 1.
         ImportError: `components` without scipy.
     """
     if masks.dim() != 4:
@@ -40,7 +43,8 @@ def targets_from_masks(masks: Tensor, *, components: bool = False) -> list[Targe
             raise ValueError(
                 f"masks must be bool or lie in 0 to 1, got {low:g} to {high:g}; use masks > 127, or one_hot for indices"
             )
-    return [_target(image > 0.5, components) for image in masks]
+    check_count("min_pixels", min_pixels)
+    return [_target(image > 0.5, components, min_pixels) for image in masks]
 
 
 def boxes_of_masks(masks: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -68,13 +72,13 @@ def boxes_of_masks(masks: Tensor, *, dtype: torch.dtype = torch.float32) -> Tens
     return torch.stack([x, y, w, h], dim=-1)
 
 
-def _target(masks: Tensor, components: bool) -> Target:
+def _target(masks: Tensor, components: bool, min_pixels: int) -> Target:
     labels = torch.arange(len(masks), device=masks.device)
     if components and len(masks):
         parts = [_components(mask) for mask in masks]
         labels = labels.repeat_interleave(torch.tensor([len(part) for part in parts], device=masks.device))
         masks = torch.cat(parts)
-    present = masks.flatten(1).any(dim=1)
+    present = masks.flatten(1).sum(dim=1) >= min_pixels
     masks = masks[present]
     return {"labels": labels[present], "boxes": boxes_of_masks(masks), "masks": masks}
 

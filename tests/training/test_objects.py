@@ -1,0 +1,176 @@
+"""Networks that answer with objects: trained by their own criterion, scored as all others and by average precision."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from brainseg.cli.train import parser
+from brainseg.metrics import MeanAveragePrecision
+from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, list_models
+from brainseg.models.mask_dino import instance_inference, semantic_logits, targets_from_masks
+from brainseg.training import SegmentationTask, TrainConfig, resume, train
+from brainseg.training.config import DataConfig, LossConfig, ModelConfig, ObjectsConfig, OptimizerConfig, to_config
+from brainseg.training.objects import object_targets
+from tests.models.contract import narrow_arguments
+
+NAMES = list_models("mask_dino_*")
+
+
+def task(name: str = "mask_dino_small", *, num_classes: int = 1, more: Any = None, **changes: Any) -> SegmentationTask:
+    model = ModelConfig(name=name, arguments=narrow_arguments(name))
+    data = DataConfig(augmentation="none", input="none")
+    return SegmentationTask(
+        replace(TrainConfig(model=model, data=data), **changes), in_channels=3, num_classes=num_classes, **(more or {})
+    )
+
+
+def batch() -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(2, 1, 64, 96)
+    masks[0, 0, 10:40, 20:50] = masks[0, 0, 50:52, 80:82] = 1
+    image = torch.rand(2, 3, 64, 96, generator=generator)
+    return {"image": image, "mask": masks, "patient": ["a", "b"], "slice": torch.tensor([0, 0])}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tensor_that_learns_has_a_gradient(name: str) -> None:
+    module = task(name).train()
+    for masks in (batch()["mask"], torch.zeros(2, 1, 64, 96)):
+        module.zero_grad()
+        module.step({**batch(), "mask": masks}, torch.Generator()).loss.backward()
+        without = [key for key, p in module.model.named_parameters() if p.requires_grad and p.grad is None]
+        assert without == []
+
+
+def test_a_step_is_the_networks_own_and_scored_by_its_logits() -> None:
+    module = task().train()
+    given = batch()
+    torch.manual_seed(1)
+    step = module.step(given, torch.Generator())
+    torch.manual_seed(1)
+    total, parts = module.model(given["image"], targets_from_masks(given["mask"]))
+    assert torch.equal(step.loss, total)
+    assert step.parts == {name.removeprefix("loss_"): value for name, value in parts.items()}
+    assert {"class", "mask", "dice", "box", "giou", "class_0", "mask_interm", "dice_dn"} <= step.parts.keys()
+    assert not step.logits.requires_grad
+    validated = module.eval().step(given)
+    assert validated.objects is not None
+    with torch.no_grad():
+        predictions = module.model.forward_queries(given["image"])
+    torch.testing.assert_close(validated.logits, semantic_logits(predictions))
+    expected = instance_inference(predictions)
+    assert [len(found) for found in validated.objects.found] == [len(found) for found in expected]
+    torch.testing.assert_close(validated.objects.found[0].scores, expected[0].scores)
+    module.score(validated, slice_index=given["slice"])
+    metric = MeanAveragePrecision()
+    metric.update(expected, targets_from_masks(given["mask"]))
+    assert module.val_map is not None
+    assert module.val_map.compute() == metric.compute()
+    assert "val_map" in module.monitors
+
+
+def test_objects_are_those_that_the_configuration_asks_for() -> None:
+    spec = ModelSpec.of_classes(1)
+    counts = [
+        [len(target["labels"]) for target in object_targets(batch()["mask"], spec, config)]
+        for config in (ObjectsConfig(), ObjectsConfig(components=True), ObjectsConfig(components=True, min_pixels=5))
+    ]
+    assert counts == [[1, 0], [2, 0], [1, 0]]
+
+
+def test_the_background_of_a_softmax_is_learned_and_no_object_of_the_scores() -> None:
+    more = {"task": "multiclass", "class_names": ("background", "oedema", "core")}
+    module = task(num_classes=3, more=more)
+    indices = batch()["mask"][:, 0].long() * 2
+    indices[1, 0] = 255
+    given = {**batch(), "mask": indices}
+    with pytest.warns(UserWarning, match="some pixels do not count, and the criterion of MaskDINO takes them for"):
+        step = module.eval().step(given)
+    assert step.objects is not None
+    targets = object_targets(indices, module.model.spec, ObjectsConfig())
+    assert [target["labels"].tolist() for target in targets] == [[0, 2], [0]]
+    assert int(targets[1]["masks"].sum()) == 63 * 96
+    assert [target["labels"].tolist() for target in step.objects.true] == [[2], []]
+    assert all(set(found.classes.tolist()) <= {1, 2} for found in step.objects.found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": LossConfig("DiceLoss")}, "mask_dino_small is trained by its own criterion, and loss.name=DiceLoss"),
+        ({"loss": LossConfig(arguments={"smooth": 1})}, r"own criterion, and loss.arguments=\{'smooth': 1\} has no"),
+        (
+            {"model": ModelConfig("unext_tiny"), "objects": ObjectsConfig(components=True)},
+            "unext_tiny answers with masks and knows no objects; leave the section objects out",
+        ),
+        ({"model": ModelConfig("mask_dino_small", deep_supervision=True)}, "do not fit mask_dino_small: .*deep_superv"),
+    ],
+)
+def test_what_has_no_part_in_a_criterion_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SegmentationTask(
+            replace(TrainConfig(), **{"model": ModelConfig("mask_dino_small"), **changes}), in_channels=3, num_classes=1
+        )
+
+
+def test_the_shipped_configuration_and_the_name_alone_train_by_the_criterion() -> None:
+    for options in (["--config", "mask_dino_lgg"], ["--model.name", "mask_dino_small"]):
+        command = parser()
+        config = to_config(command.instantiate(command.parse_args(options)))
+        module = SegmentationTask(config, in_channels=3, num_classes=1)
+        assert isinstance(module.model, MaskDINO)
+        assert module.loss is module.model.criterion
+        assert module.run.loss == LossConfig()
+
+
+@pytest.fixture(scope="module")
+def config(data: DataConfig) -> TrainConfig:
+    model = ModelConfig("mask_dino_small", {**narrow_arguments("mask_dino_small"), "decoder_drop": 0.1})
+    return TrainConfig(
+        model=model,
+        data=replace(data, sampler="foreground"),
+        objects=ObjectsConfig(components=True, min_pixels=4),
+        optimizer=OptimizerConfig(lr=1e-3, clip_norm=1.0, multipliers={"backbone": 0.5}),
+        epochs=2,
+        ema=0.9,
+        monitor="val_map",
+        accelerator="cpu",
+        devices=1,
+    )
+
+
+def test_a_run_that_goes_on_ends_with_the_bits_of_one_that_was_not_cut_off(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        original = SegmentationTask.on_train_epoch_start
+
+        def cut(module: SegmentationTask) -> None:
+            if module.current_epoch == 1:
+                raise KeyError("cut off")
+            original(module)
+
+        patch.setattr(SegmentationTask, "on_train_epoch_start", cut)
+        with pytest.raises(KeyError, match="cut off"):
+            train(config, tmp_path / "cut")
+    resume(tmp_path / "cut")
+    tables = [(tmp_path / name / "metrics.csv").read_text() for name in ("straight", "cut")]
+    assert tables[0] == tables[1]
+    straight, cut_off = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("straight", "cut")
+    )
+    assert all(torch.equal(value, cut_off[name]) for name, value in straight.items())
+    rows = list(csv.DictReader(tables[0].splitlines()))
+    assert len(rows) == 2
+    names = {f"{part}_loss_{name}" for part in ("train", "val") for name in ("class", "mask", "box_interm", "giou_dn")}
+    assert names | {"val_dice_patient", "val_iou_dataset", "val_map", "train_dice_batch"} <= rows[0].keys()
+    assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
+    best = json.loads((tmp_path / "straight" / "best" / "metrics.json").read_text())
+    assert best["val_map"] == max(float(row["val_map"]) for row in rows)
+    assert isinstance(SegmentationModel.from_pretrained(tmp_path / "straight"), MaskDINO)
