@@ -56,6 +56,17 @@ def test_train_evaluate_and_predict_from_a_folder_of_slices(
     assert len(list((tmp_path / "masks").rglob("*_mask.png"))) == 12
 
 
+def test_predict_writes_the_objects_of_a_network_with_queries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantoms(tmp_path / "lgg", patients=2, slices=1, size=64)
+    create_model("mask_dino_small").save_pretrained(tmp_path / "weights")
+    options = ("--instances", "--min-score", 0, "--spacing", 5, 1, 1)
+    call(monkeypatch, "predict", tmp_path / "weights", tmp_path / "lgg", "-o", tmp_path / "out", *options)
+    assert "Label maps and overlays of 2 images" in capsys.readouterr().out
+    assert len(list((tmp_path / "out").rglob("*_instances.json"))) == 2
+
+
 def test_predict_names_what_failed_and_finishes_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +249,16 @@ WRONG = [
     (["predict", "x.png", "best/model.safetensors", "-o", "out"], "model.safetensors is a file of weights; give"),
     (["predict", "lgg", "runs/first", "-o", "out"], "runs/first is a model, and stands where images do; name it first"),
     (["predict", "runs", "-o", "out"], "runs/first is a model, and stands where images do"),
+    (["predict", "lgg", "-o", "out", "--instances"], "UNeXt answers for pixels and not for objects"),
+    (
+        ["predict", "lgg", "-o", "out", "--instances", "--tta"],
+        "--tta is of masks; leave it out, or leave out --instances",
+    ),
+    (
+        ["predict", "unext/lgg", "unext/lgg", "lgg", "-o", "out", "--instances"],
+        "objects of several networks have no mean",
+    ),
+    (["predict", "lgg", "-o", "out", "--min-score", "0.9"], "--min-score is of objects, with --instances"),
     (["models", "resnet*"], "no network is called resnet*"),
     (["models", "--size", "20"], "sides of at least 32 pixels"),
     (["demo", "--output", "lgg"], "not the demo's"),

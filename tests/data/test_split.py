@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainseg.data import institution, read_split, split_patients, split_slices_leaking, write_split
+from brainseg.data import (
+    institution,
+    read_folds,
+    read_split,
+    split_patients,
+    split_slices_leaking,
+    write_folds,
+    write_split,
+)
 
 # Patients of each institution in the LGG data.
 LGG = {"CS": 16, "DU": 45, "EZ": 1, "FG": 14, "HT": 34}
@@ -228,5 +236,36 @@ def test_a_full_disk_names_the_split_and_leaves_the_old_one(
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no split .*nowhere\.json; split_patients makes one"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no split .*nowhere\.json; split_patients, or brainseg split, makes one"
+    ):
         read_split(tmp_path / "nowhere.json")
+
+
+def test_folds_come_back_from_their_file_and_are_no_split(tmp_path: Path) -> None:
+    path = tmp_path / "folds.json"
+    folds = split_patients(patients_of(LGG), test=0.1, seed=0, folds=4)
+    write_folds(folds, path)
+    assert read_folds(path) == folds
+    with pytest.raises(ValueError, match=r"folds\.json holds 4 folds, expected one split; name one with data\.fold"):
+        read_split(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": ["a"], "validation": ["b"]}, r"folds\.json holds no folds; expected"),
+        ({"folds": [{"train": ["a"]}]}, r"folds\.json holds no folds; expected"),
+        ({"folds": {"train": ["a"]}}, r"folds\.json holds no folds; expected"),
+        ({"folds": [{"train": ["a"]}, {"trian": ["a"]}]}, r"folds\.json, fold 1, is no split; expected"),
+        ({"folds": [{"train": ["a"]}, {"train": ["a"], "test": ["a"]}]}, r"folds\.json, fold 1, names a 2 times"),
+        (
+            {"folds": [{"train": ["a"], "validation": ["b"]}, {"train": ["c"], "validation": ["b"]}]},
+            r"folds\.json has b validate in the folds 0 and 1; keep one",
+        ),
+    ],
+)
+def test_files_that_hold_no_folds_are_named(tmp_path: Path, content: object, message: str) -> None:
+    (tmp_path / "folds.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        read_folds(tmp_path / "folds.json")

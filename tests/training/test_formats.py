@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from brainseg.data import institution, read_split, write_split
+from brainseg.data import institution, read_split, split_patients, write_folds, write_split
 from brainseg.models.files import read_config
 from brainseg.training import TrainConfig, evaluate, train
 from brainseg.training.config import DataConfig, ModelConfig, OptimizerConfig
@@ -155,6 +155,15 @@ def test_folds_validate_everyone_once_and_share_out_a_column(maps: DataConfig) -
         assert Counter("high" if name < "p4" else "low" for name in fold) == {"high": 1, "low": 1}
 
 
+def test_folds_of_a_file_are_taken_as_they_are(maps: DataConfig, tmp_path: Path) -> None:
+    folds = split_patients(PATIENTS, seed=7, folds=3, test=0.25)
+    write_folds(folds, tmp_path / "folds.json")
+    config = replace(maps, split=str(tmp_path / "folds.json"), fold=1)
+    assert find_split(config, seed=0) == folds[1]
+    with pytest.raises(ValueError, match=r"data\.fold must be one of 0 to 2, got 3"):
+        find_split(replace(config, fold=3), seed=0)
+
+
 def test_folds_keep_the_test_part_of_the_data_sets_split(data: DataConfig, tmp_path: Path) -> None:
     everyone = open_part(data, None, "train").patients
     write_split({"train": everyone[2:], "validation": [], "test": everyone[:2]}, tmp_path / "split.json")
@@ -181,6 +190,8 @@ def test_samplers_are_those_of_the_configuration(data: DataConfig, sampler: Any)
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"folds": 5}, "data.folds and data.fold go together"),
+    ({"fold": 0}, "data.fold=0 needs data.folds, or a data.split that holds folds"),
+    ({"split": "folds.json", "fold": -1}, "data.fold must be 0 or more, got -1"),
     ({"folds": 1, "fold": 0}, "data.folds must be 2 or more, got 1"),
     ({"folds": 5, "fold": 5}, "data.fold must be one of 0 to 4, got 5"),
     ({"foreground_share": 2.0}, r"data.foreground_share must lie in \[0, 1\], got 2.0"),

@@ -15,6 +15,7 @@ INSTALL = 'pip install "brainseg-torch[train]"'
 
 COMMANDS = {
     "demo": "train, evaluate and draw on synthetic slices",
+    "split": "draw a split, or folds, by patient",
     "train": "train a network, or resume a run",
     "evaluate": "score a run by patient",
     "predict": "segment image files",
@@ -58,4 +59,4 @@ def _parser(name: str | None) -> "ArgumentParser":
 
 
 def _module(name: str) -> Any:
-    return import_module(f"brainseg.cli.{name}")
+    return import_module(f"brainseg.cli.{name.replace('-', '_')}")

@@ -8,6 +8,7 @@ from brainseg.cli.output import say
 from brainseg.cli.parser import Parser, add_memory_option
 
 DEFAULT = "unext/lgg"
+OF_MASKS = ("threshold", "tta", "windows", "patients", "probabilities", "sequences")
 WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors", ".pt2", ".onnx")
 
 
@@ -56,6 +57,14 @@ def parser() -> Parser:
         nargs="+",
         help="of volumes, the channels in their order (default: what the weights name)",
     )
+    predict.add_argument(
+        "--instances",
+        action="store_true",
+        help="of a network with queries (Mask DINO): the objects of each image, as a label map, a list and an overlay",
+    )
+    predict.add_argument(
+        "--min-score", type=float, help="of instances: leave out those of a lower score (default: 0.5)"
+    )
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probabilities.npy too")
     predict.add_argument("--skip-existing", action="store_true", help="go on where an earlier call stopped")
     add_memory_option(predict)
@@ -64,38 +73,49 @@ def parser() -> Parser:
 
 def run(options: Any) -> None:
     """Runs it."""
-    from brainseg.inference.files import PredictionError, predict
-    from brainseg.models import Postprocessing
+    from brainseg.inference.files import PredictionError
 
     models, images = _split(options.inputs)
-    same = (
-        "threshold",
-        "channel",
-        "tta",
-        "windows",
-        "patients",
-        "spacing",
-        "probabilities",
-        "skip_existing",
-        "sequences",
-    )
-    chosen = {name: options[name] for name in same}
+    written = "Label maps and overlays" if options.instances else "Masks and overlays"
+    try:
+        count, reasons = (_instances if options.instances else _masks)(models, images, options), []
+    except PredictionError as error:
+        count, reasons = error.done, error.reasons
+    if count:
+        say(f"{written} of {count} images: {options.output.resolve()}")
+    for reason in reasons:
+        sys.stderr.write(f"error: {' '.join(reason.split())}\n")
+    if reasons:
+        raise SystemExit(1)
+
+
+def _masks(models: list[Path], images: list[Path], options: Any) -> int:
+    from brainseg.inference.files import predict
+    from brainseg.models import Postprocessing
+
+    if options.min_score is not None:
+        raise ValueError("--min-score is of objects, with --instances; pixels have --threshold")
+    chosen = {name: options[name] for name in ("channel", "spacing", "skip_existing", *OF_MASKS)}
     if options.smooth or options.keep_largest or options.min_volume is not None:
         chosen["postprocessing"] = Postprocessing(
             smooth=options.smooth,
             components="largest" if options.keep_largest else "all",
             min_volume=options.min_volume or 0.0,
         )
-    try:
-        count, reasons = predict(models, images, options.output, **chosen), []
-    except PredictionError as error:
-        count, reasons = error.done, error.reasons
-    if count:
-        say(f"Masks and overlays of {count} images: {options.output.resolve()}")
-    for reason in reasons:
-        sys.stderr.write(f"error: {' '.join(reason.split())}\n")
-    if reasons:
-        raise SystemExit(1)
+    return predict(models, images, options.output, **chosen)
+
+
+def _instances(models: list[Path], images: list[Path], options: Any) -> int:
+    from brainseg.inference.instances import predict_instances
+
+    if len(models) > 1:
+        raise ValueError(f"objects of several networks have no mean; name one of {', '.join(map(str, models))}")
+    given = [name for name in (*OF_MASKS, "smooth", "keep_largest", "min_volume") if options[name] not in (None, False)]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} is of masks; leave it out, or leave out --instances")
+    chosen = {name: options[name] for name in ("channel", "spacing", "skip_existing")}
+    score = {} if options.min_score is None else {"min_score": options.min_score}
+    return predict_instances(models[0], images, options.output, **chosen, **score)
 
 
 def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -7,7 +7,16 @@ from brainseg.data.folder import ImageMaskFolder
 from brainseg.data.lgg import LGGSegmentation, lgg_root
 from brainseg.data.phantom import Phantom, phantom, write_phantoms
 from brainseg.data.samplers import ForegroundSampler, PatientSampler, UniformSampler
-from brainseg.data.split import Split, institution, read_split, split_patients, split_slices_leaking, write_split
+from brainseg.data.split import (
+    Split,
+    institution,
+    read_folds,
+    read_split,
+    split_patients,
+    split_slices_leaking,
+    write_folds,
+    write_split,
+)
 from brainseg.data.tables import read_column
 from brainseg.data.volumes import VolumeDataset
 
@@ -27,11 +36,13 @@ __all__ = [
     "lgg_root",
     "phantom",
     "read_column",
+    "read_folds",
     "read_image",
     "read_split",
     "split_patients",
     "split_slices_leaking",
     "to_unit_range",
+    "write_folds",
     "write_phantoms",
     "write_split",
 ]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -205,23 +205,56 @@ def read_split(path: str | Path) -> Split:
         FileNotFoundError: no such file.
         ValueError: not a split, or a patient in two parts.
     """
+    content = _read(path)
+    if _holds_folds(content):
+        raise ValueError(f"{path} holds {len(content['folds'])} folds, expected one split; name one with data.fold")
+    return _to_split(content, path)
+
+
+def read_folds(path: str | Path) -> list[Split]:
+    """Reads the splits that `write_folds` wrote, checked as `read_split` does.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no folds, fewer than two, or a patient who validates in two of them.
+    """
+    content = _read(path)
+    if not _holds_folds(content) or len(content["folds"]) < 2:
+        raise ValueError(f'{path} holds no folds; expected {{"folds": [{{"train": [...], "validation": [...]}}, ...]}}')
+    folds = [_to_split(split, f"{path}, fold {number},") for number, split in enumerate(content["folds"])]
+    seen: dict[str, int] = {}
+    for number, fold in enumerate(folds):
+        for patient in fold["validation"]:
+            if seen.setdefault(patient, number) != number:
+                raise ValueError(f"{path} has {patient} validate in the folds {seen[patient]} and {number}; keep one")
+    return folds
+
+
+def _holds_folds(content: Any) -> bool:
+    return isinstance(content, dict) and content.keys() == {"folds"} and isinstance(content["folds"], list)
+
+
+def _read(path: str | Path) -> Any:
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no split {path}; split_patients makes one")
+        raise FileNotFoundError(f"there is no split {path}; split_patients, or brainseg split, makes one")
     try:
         # Windows begins a text with a mark.
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_part_once)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_part_once)
     except ValueError as error:
         raise ValueError(f'{path} is no JSON ({error}); expected {{"train": [...], "validation": [...]}}') from error
+
+
+def _to_split(content: Any, source: str | Path) -> Split:
     sound = isinstance(content, dict) and content.keys() <= set(PARTS) and any(content.values())
     if not sound or not all(isinstance(names, list) for names in content.values()):
-        raise ValueError(f'{path} is no split; expected {{"train": [...], "validation": [...], "test": [...]}}')
+        raise ValueError(f'{source} is no split; expected {{"train": [...], "validation": [...], "test": [...]}}')
     if not all(isinstance(name, str) for names in content.values() for name in names):
-        raise ValueError(f"{path} holds names that are no strings; expected the names of the patients' folders")
+        raise ValueError(f"{source} holds names that are no strings; expected the names of the patients' folders")
     content = {part: list(map(one_spelling, names)) for part, names in content.items()}
     every = [name for names in content.values() for name in names]
     if twice := sorted(name for name in set(every) if every.count(name) > 1):
-        raise ValueError(f"{path} names {twice[0]} {every.count(twice[0])} times; a patient belongs to one part")
+        raise ValueError(f"{source} names {twice[0]} {every.count(twice[0])} times; a patient belongs to one part")
     return {part: content.get(part, []) for part in PARTS}
 
 
@@ -233,6 +266,17 @@ def _each_part_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def write_split(split: Split, path: str | Path) -> None:
-    """Writes a split for `read_split`, in one move."""
-    with written_whole(Path(path).expanduser()) as partial:
-        partial.write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
+    """Writes a split for `read_split`, in one move; its folder is made if absent."""
+    _write(split, path)
+
+
+def write_folds(folds: Sequence[Split], path: str | Path) -> None:
+    """Writes the splits of a cross-validation for `read_folds`, {"folds": [...]}, in one move."""
+    _write({"folds": list(folds)}, path)
+
+
+def _write(content: Any, path: str | Path) -> None:
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -7,7 +7,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from brainseg.inference.images import ImageLike
 from brainseg.inference.predictor import Predictor
+from brainseg.models.mask_dino import Instances
 
 
 class Ensemble(Predictor):
@@ -45,3 +47,11 @@ class Ensemble(Predictor):
     def logits(self, images: Tensor) -> Tensor:
         """Mean logits (B, K, H, W) of a batch (B, C, H, W) floating point in [0, 1], of the size of the images."""
         return torch.stack([member.logits(images).to(self.device) for member in self.members]).mean(0)
+
+    def instances(self, image: ImageLike, *, min_score: float | None = 0.5) -> list[Instances]:  # noqa: ARG002
+        """Refused: objects of several networks have no mean.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("objects of several networks have no mean; predict instances with one of the members")

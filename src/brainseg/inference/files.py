@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
@@ -22,7 +21,7 @@ from brainseg.data.files import stem_of, what_lies_in
 from brainseg.data.patients import natural_order
 from brainseg.inference import Ensemble, Measures, Predictor, measure, postprocess
 from brainseg.inference.components import voxel_volume
-from brainseg.inference.results import LABELS, by_kind, write_probabilities
+from brainseg.inference.results import LABELS, blank_overlay, by_kind, result_path, write_probabilities
 from brainseg.inference.volumes import find_scans, holds_volumes, predict_scan
 from brainseg.models import ModelSpec, Postprocessing
 from brainseg.report import write_rows
@@ -42,7 +41,7 @@ class PredictionError(ValueError):
         self.reasons, self.done = list(reasons), done
 
 
-RESULT = re.compile(r"_(mask(_\d+)?|labels|overlay)$")
+RESULT = re.compile(r"_(mask(_\d+)?|labels|instances|overlay)$")
 TABLE = "volumes.csv"
 
 
@@ -106,7 +105,7 @@ def predict(
     if spacing is not None:
         voxel_volume(spacing)  # refused before anything is done
     predictor = _open(model, threshold=threshold, tta=tta, windows=windows)
-    scans = _scans(_find(images), by_folder=patients)
+    scans = _scans(find_places(images), by_folder=patients)
     named = predictor.spec.channel_names if sequences is None else sequences
     patients_of_volumes = [scan for path in volumes for scan in find_scans(path, named, predictor.in_channels)]
     _check_names([*scans, *(scan.name for scan in patients_of_volumes)])
@@ -114,7 +113,7 @@ def predict(
     reasons, done = [], 0
     shown_channel = predictor.spec.shown_channel if channel is None else channel
     for name, slices in track(scans.items(), "Predicting", transient=True, disable=len(scans) < 2):
-        if skip_existing and all(_result(output / target, "overlay").is_file() for target in slices):
+        if skip_existing and all(result_path(output / target, "overlay").is_file() for target in slices):
             done += len(slices)
             continue
         tensors, likely, problems = _predict(slices.values(), predictor)
@@ -177,10 +176,12 @@ def _write(place: Path, shown: NDArray[np.float32], mask: Tensor, spec: ModelSpe
     """The masks of an image, and last, since it says that all others are there, the overlay."""
     for kind, values in by_kind(mask, spec).items():
         pixels = values if kind == LABELS else 255 * values
-        with written_whole(_result(place, kind)) as file:
+        with written_whole(result_path(place, kind)) as file:
             Image.fromarray(pixels).save(file)
-    with written_whole(_result(place, "overlay")) as file:
-        _overlay(shown, mask[spec.foreground.start :].numpy()).savefig(file)
+    with written_whole(result_path(place, "overlay")) as file:
+        figure, axes = blank_overlay(mask.shape[-2], mask.shape[-1])
+        draw_outlines(axes, shown, prediction=mask[spec.foreground.start :].numpy())
+        figure.savefig(file)
 
 
 def _open(model: Path | Sequence[Path], **arguments: Any) -> Predictor:
@@ -220,11 +221,7 @@ def _scans(found: Mapping[Path, Path], *, by_folder: bool) -> dict[str, dict[Pat
     return scans
 
 
-def _result(place: Path, kind: str) -> Path:
-    return place.with_name(f"{place.name}_{kind}.png")
-
-
-def _find(images: Sequence[Path]) -> dict[Path, Path]:
+def find_places(images: Sequence[Path]) -> dict[Path, Path]:
     """Where the results of each image go, without suffix, below the output folder."""
     found: dict[Path, Path] = {}
     for given in images:
@@ -244,12 +241,3 @@ def _find(images: Sequence[Path]) -> dict[Path, Path]:
                 raise ValueError(f"{path} and {found[target]} would share the name {target}; predict them apart")
             found[target] = path
     return found
-
-
-def _overlay(image: NDArray[np.float32], masks: NDArray[np.bool_], pixels: int = 512) -> Figure:
-    """The image with the outlines of its masks (K, H, W), its longer side this many pixels wide."""
-    height, width = masks.shape[-2:]
-    unit = pixels / max(height, width) / 100
-    figure = Figure(figsize=(width * unit, height * unit), dpi=100)
-    draw_outlines(figure.add_axes((0, 0, 1, 1)), image, prediction=masks)
-    return figure

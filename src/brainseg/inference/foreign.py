@@ -1,10 +1,11 @@
 """Networks of others: what has to be said of them, and what they have to answer."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-from brainseg.models import ModelSpec, SegmentationModel
+from brainseg.models import ModelSpec, QueryPredictions, SegmentationModel
 
 
 def find_spec(model: nn.Module, spec: ModelSpec | None) -> ModelSpec | None:
@@ -42,3 +43,18 @@ def check_logits(logits: Any, images: Tensor, model: nn.Module) -> Tensor:
             f"{tuple(images.shape[2:])}; put a module around it that resizes them"
         )
     return logits
+
+
+def find_queries(model: nn.Module) -> Callable[[Tensor], QueryPredictions]:
+    """What a network answers for objects, of images (B, C, H, W).
+
+    Raises:
+        ValueError: it answers for pixels alone.
+    """
+    queries: Callable[[Tensor], QueryPredictions] | None = getattr(model, "forward_queries", None)
+    if queries is None:
+        raise ValueError(
+            f"{type(model).__name__} answers for pixels and not for objects; instances are those of a network with "
+            "queries, such as mask_dino_small"
+        )
+    return queries

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.inference.components import postprocess
-from brainseg.inference.foreign import check_logits, find_spec
+from brainseg.inference.foreign import check_logits, find_queries, find_spec
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
 from brainseg.models import ModelSpec, Postprocessing, SegmentationModel, create_model
 from brainseg.models.files import find_folder, read_config
+from brainseg.models.mask_dino import Instances, instance_inference
 from brainseg.transforms import Resize, create_transform
 
 
@@ -94,19 +95,23 @@ class Predictor:
         Raises:
             ValueError: values beyond [0, 1], or channels or sides that the network does not take.
         """
-        check_unit_range(images)
-        self._check_channels(images)
         size = (images.shape[-2], images.shape[-1])
         wanted = self.spec.image_size or size
+        in_windows = self.windows and size[0] >= wanted[0] and size[1] >= wanted[1]
+        resized = wanted != size and not in_windows
         with torch.inference_mode(), _evaluating(self.model):
-            images = images.to(self.device, _dtype(self.model))
-            in_windows = self.windows and size[0] >= wanted[0] and size[1] >= wanted[1]
-            resized = wanted != size and not in_windows
-            if resized:
-                images = Resize(wanted)(images)
-            images = images if self.normalize is None else self.normalize(images)
+            images = self._as_trained(images, wanted if resized else size)
             logits = mean_over_windows(self._network, images, wanted) if in_windows else self._network(images)
             return Resize(size)(logits) if resized else logits
+
+    def _as_trained(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Images as the network wants them: on its device, of this size, normalized."""
+        check_unit_range(images)
+        self._check_channels(images)
+        images = images.to(self.device, _dtype(self.model))
+        if images.shape[2:] != size:
+            images = Resize(size)(images)
+        return images if self.normalize is None else self.normalize(images)
 
     def _network(self, images: Tensor) -> Tensor:
         return mean_over_symmetries(self._answer, images) if self.tta else self._answer(images)
@@ -144,6 +149,36 @@ class Predictor:
             raise ValueError(f"the network's task is {self.spec.task!r}, and labels are of 'multiclass'; use its masks")
         return self._predict(image, lambda logits: self.spec.probabilities(logits).argmax(1))
 
+    def instances(self, image: ImageLike, *, min_score: float | None = 0.5) -> Instances | list[Instances]:
+        """The objects of an image, each with its class, score, box and mask; of a network with queries (Mask DINO).
+
+        Args:
+            image: as for a call.
+            min_score: objects of a lower score are left out; None keeps the 100 likeliest, however doubtful.
+
+        Returns:
+            objects on the CPU, best first, boxes and masks in pixels of the image; the background of "multiclass" is
+            none. Of a batch a list of them.
+
+        Raises:
+            ValueError: a network without queries, a predictor with `tta` or `windows`, a score that is none, besides
+                what a call raises.
+        """
+        queries = find_queries(self.model)
+        if self.tta or self.windows:
+            raise ValueError("objects of turned images and of windows have no mean; predict instances without")
+        images = to_images(image)
+        size = (images.shape[-2], images.shape[-1])
+        with torch.inference_mode(), _evaluating(self.model):
+            found = instance_inference(
+                queries(self._as_trained(images, self.spec.image_size or size)),
+                output_size=size,
+                things=self.spec.foreground,
+                min_score=min_score,
+            )
+        found = [each.to("cpu") for each in found]
+        return found if _is_batch(image) else found[0]
+
     def volume(
         self,
         slices: Tensor,
@@ -173,7 +208,7 @@ class Predictor:
 
     def _predict(self, image: ImageLike, of_logits: Any) -> Tensor:
         result: Tensor = of_logits(self.logits(to_images(image))).cpu()
-        return result if isinstance(image, Tensor) and image.dim() == 4 else result[0]
+        return result if _is_batch(image) else result[0]
 
     @property
     def in_channels(self) -> int | None:
@@ -202,6 +237,10 @@ def _image_size_of_run(run: Path) -> tuple[int, int] | None:
 
     size = yaml.safe_load((run / "config.yaml").read_text())["data"].get("image_size")
     return None if size is None else (size[0], size[1])
+
+
+def _is_batch(image: ImageLike) -> bool:
+    return isinstance(image, Tensor) and image.dim() == 4
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +24,18 @@ def by_kind(masks: Tensor, spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
     each = masks.byte().numpy()
     names = ["mask"] if spec.num_classes == 1 else [f"mask_{k}" for k in range(spec.num_classes)]
     return {name: each[..., k, :, :] for k, name in enumerate(names)}
+
+
+def result_path(place: Path, kind: str) -> Path:
+    """The picture of a kind that is written of an image: `<name>_<kind>.png`."""
+    return place.with_name(f"{place.name}_{kind}.png")
+
+
+def blank_overlay(height: int, width: int, pixels: int = 512) -> tuple[Figure, Axes]:
+    """A figure for a slice of these sides alone, its longer side this many pixels wide."""
+    unit = pixels / max(height, width) / 100
+    figure = Figure(figsize=(width * unit, height * unit), dpi=100)
+    return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def write_probabilities(probabilities: Tensor, place: Path) -> None:

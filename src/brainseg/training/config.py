@@ -48,7 +48,8 @@ class DataConfig:
             split of 80 to 20 per cent by the run's seed.
         folds: number of folds of a cross-validation, drawn by the run's seed from all patients outside the split's test
             part; with `fold` in place of the split.
-        fold: which of them validates, from 0; the others train.
+        fold: which of them validates, from 0; the others train. Without `folds` those of the split, if `brainseg split`
+            wrote it with folds.
         stratify: column of patients.csv in the root whose groups fresh splits and folds share out in proportion; None
             for the institution that a TCGA barcode names.
         task: binary (one mask), multilabel (masks that may overlap) or multiclass (a softmax over classes that exclude
@@ -99,12 +100,16 @@ class DataConfig:
             0 <= self.foreground_share <= 1, f"data.foreground_share must lie in [0, 1], got {self.foreground_share}"
         )
         _check(
-            (self.folds is None) == (self.fold is None),
+            self.folds is None or self.fold is not None,
             "data.folds and data.fold go together: --data.folds 5 --data.fold 0",
         )
+        if self.fold is not None:
+            known = self.folds is not None or self.split is not None
+            _check(known, f"data.fold={self.fold} needs data.folds, or a data.split that holds folds (brainseg split)")
+            _check(self.fold >= 0, f"data.fold must be 0 or more, got {self.fold}")
         if self.folds is not None and self.fold is not None:
             _check(self.folds >= 2, f"data.folds must be 2 or more, got {self.folds}")
-            _check(0 <= self.fold < self.folds, f"data.fold must be one of 0 to {self.folds - 1}, got {self.fold}")
+            _check(self.fold < self.folds, f"data.fold must be one of 0 to {self.folds - 1}, got {self.fold}")
         for name, needed in (("patient_pattern", "folder"), ("sequences", "volumes")):
             given = getattr(self, name)
             _check(given is None or self.format == needed, f"data.{name} goes with data.format={needed}, got {given}")

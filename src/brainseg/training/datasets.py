@@ -1,5 +1,7 @@
 """The data set, the split and the sampler that a configuration names."""
 
+from pathlib import Path
+
 from brainseg.data import (
     ForegroundSampler,
     ImageMaskFolder,
@@ -12,38 +14,64 @@ from brainseg.data import (
     institution,
     lgg_root,
     read_column,
+    read_folds,
     read_split,
     split_patients,
 )
 from brainseg.data.samplers import EpochSampler
+from brainseg.data.split import Stratify
 from brainseg.training.config import DataConfig
 
 
 def find_split(config: DataConfig, *, seed: int) -> Split:
     """The split that the configuration names, else the data set's own split.json, else a fresh one by the seed.
 
-    With folds one of these is drawn by the seed, and of the split only the test part is kept.
+    With a fold it is that of `find_folds`.
 
     Raises:
         FileNotFoundError: the data, the named split or the table to stratify by is not there.
-        ValueError: not a split, one that leaves nobody to train or validate on, or more folds than patients.
+        ValueError: not a split, one that leaves nobody to train or validate on, more folds than patients, or a fold
+            that is none of them.
     """
-    if config.split is not None and config.folds is None:
+    if config.fold is not None:
+        folds = find_folds(config, seed=seed)
+        if config.fold >= len(folds):
+            raise ValueError(f"data.fold must be one of 0 to {len(folds) - 1}, got {config.fold}")
+        return _trainable(folds[config.fold], f"fold {config.fold}")
+    if config.split is not None:
         return _trainable(read_split(config.split), config.split)
     whole = open_part(config, None, "train")
-    own = whole.root / "split.json" if config.split is None else config.split
-    known = read_split(own) if config.split is not None or (whole.root / "split.json").is_file() else None
-    if known is not None and config.folds is None:
-        return _trainable(known, str(own))
-    table = whole.root / "patients.csv"
-    stratify = institution if config.stratify is None else read_column(table, config.stratify)
+    if (own := whole.root / "split.json").is_file():
+        return _trainable(read_split(own), str(own))
+    stratify = groups(config, whole.root / "patients.csv")
+    return _trainable(split_patients(whole.patients, validation=0.2, seed=seed, stratify=stratify), str(whole.root))
+
+
+def find_folds(config: DataConfig, *, seed: int) -> list[Split]:
+    """The folds that the configuration's split holds, or as many as it says, drawn by the seed.
+
+    They are drawn from all patients outside the test part of the named split, else of the data set's own split.json.
+
+    Raises:
+        FileNotFoundError: as for `find_split`.
+        ValueError: likewise.
+    """
     if config.folds is None:
-        return _trainable(split_patients(whole.patients, validation=0.2, seed=seed, stratify=stratify), str(whole.root))
-    assert config.fold is not None
-    held = [] if known is None else known["test"]
+        assert config.split is not None
+        return read_folds(config.split)
+    whole = open_part(config, None, "train")
+    own = whole.root / "split.json"
+    named = config.split is not None or own.is_file()
+    held = read_split(config.split or own)["test"] if named else []
     rest = [patient for patient in whole.patients if patient not in held]
-    fold = split_patients(rest, seed=seed, folds=config.folds, stratify=stratify)[config.fold]
-    return {**fold, "test": held}
+    stratify = groups(config, whole.root / "patients.csv")
+    folds = split_patients(rest, seed=seed, folds=config.folds, stratify=stratify)
+    return [{**fold, "test": held} for fold in folds]
+
+
+def groups(config: DataConfig, table: Path) -> Stratify:
+    """By what fresh splits are stratified: the institution, or the column of the table that the configuration names."""
+    return institution if config.stratify is None else read_column(table, config.stratify)
 
 
 def open_part(config: DataConfig, split: Split | None, part: str) -> SliceDataset:

@@ -48,15 +48,17 @@ def draw_outlines(
     if picture.dtype.kind != "f":
         raise ValueError(f"an image of {picture.dtype} is not in [0, 1]; give image / 255")
     axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
+    axes.autoscale(False)  # outlines at the border would widen the view
     for given, color, style in ((target, TRUE_COLOR, "dashed"), (prediction, PREDICTED_COLOR, "solid")):
         masks = _as_masks(given, picture.shape[:2]) if given is not None else ()
         several = len(masks) > 1
         for mask, of_class in zip(masks, class_colors(len(masks)) if several else [color], strict=False):
-            _draw_outline(axes, mask, of_class, style if several else "solid")
+            draw_outline(axes, mask, of_class, style if several else "solid")
     axes.set_axis_off()
 
 
-def _draw_outline(axes: "Axes", mask: NDArray[np.bool_], color: Any, style: str) -> None:
+def draw_outline(axes: "Axes", mask: NDArray[np.bool_], color: Any, style: str = "solid") -> None:
+    """Draws the outline of a mask (H, W), or nothing if it is empty."""
     if not mask.any():
         return
     # A frame of background closes the outline of a mask that touches the border.
