@@ -336,8 +336,81 @@ def test_reset_classifier_changes_the_heads_alone(name: str) -> None:
     assert all(torch.equal(after[key], before[key]) for key in before if "head" not in key)
     assert model.config["num_classes"] == 3
     assert [y.shape[1] for y in model.train()(images().double())] == [3] * len(model.decoder)
-    with pytest.raises(ValueError, match="num_classes must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="num_classes must be a positive integer, got -1"):
+        model.reset_classifier(-1)
+
+
+@every_name_with_heads
+def test_without_classes_the_network_gives_what_its_head_would_read(name: str, tmp_path: Path) -> None:
+    model, x = narrow(name, num_classes=3).eval(), images(2, 3, 65, 96)
+    read: list[Tensor] = []
+    model.get_classifier().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    with torch.no_grad():
+        model(x)
+        features = narrow(name, num_classes=0, **deep_supervision(name)).eval()
+        features.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("head.")})
         model.reset_classifier(0)
+        assert torch.equal(model(x), features(x))
+        assert features(x).shape == (2, features.num_features, 65, 96)
+        assert torch.equal(features(x), read[0][..., :65, :])
+    assert isinstance(model.get_classifier(), nn.Identity)
+    with pytest.raises(ValueError, match=r"num_classes=0 and gives features, not masks; .* reset_classifier"):
+        model.spec  # noqa: B018
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(SegmentationModel.from_pretrained(tmp_path).eval()(x), features(x))
+    model.reset_classifier(2)
+    assert model(x).shape == (2, 2, 65, 96)
+    assert model.spec.num_classes == 2
+
+
+@one_name_a_class
+def test_indices_choose_features_as_timm_means_them(name: str) -> None:
+    model = narrow(name).eval()
+    with torch.no_grad():
+        all_ = model.forward_intermediates(images(), intermediates_only=True)
+        for indices, expected in ((2, all_[-2:]), ([0, -1], [all_[0], all_[-1]]), ((1,), all_[1:2]), (None, all_)):
+            logits, chosen = model.forward_intermediates(images(), indices=indices)
+            assert torch.equal(logits, model(images()))
+            assert len(chosen) == len(expected)
+            assert all(torch.equal(a, b) for a, b in zip(chosen, expected, strict=True))
+    for indices in (0, len(all_) + 1, [len(all_)], [-len(all_) - 1], [], ["stage"]):
+        with pytest.raises(ValueError, match=rf"has {len(all_)} features; indices must be how many"):
+            model.forward_intermediates(images(), indices=indices)
+
+
+@one_name_a_class
+def test_features_only_is_the_encoder_alone_described_as_timm_describes_its_own(name: str) -> None:
+    model = narrow(name).eval()
+    torch.manual_seed(0)
+    encoder = create_model(name, **narrow_arguments(name), features_only=True, out_indices=(1, -1)).eval()
+    with torch.no_grad():
+        expected = model.forward_intermediates(images(), indices=(1, -1), intermediates_only=True)
+        found = encoder(images())
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert encoder.feature_info.channels() == [x.shape[1] for x in found]
+    assert encoder.feature_info.reduction() == [64 // x.shape[2] for x in found]
+    assert all(encoder.get_submodule(box) for box in encoder.feature_info.module_name())
+    encoder.train().set_grad_checkpointing()
+    sum(x.square().mean() for x in encoder(images())).backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+    with pytest.raises(ValueError, match="add features_only=True"):
+        create_model(name, **narrow_arguments(name), out_indices=2)
+
+
+@one_name_a_class
+def test_layers_are_numbered_from_the_image_to_the_decoder(name: str) -> None:
+    model = narrow(name)
+    boxes = [info["module"] for info in model.feature_info]
+    for coarse in (False, True):
+        layer_of = model.group_matcher(coarse=coarse)
+        for key, _ in model.named_parameters():
+            inside = [k for k, box in enumerate(boxes) if key.startswith(f"{box}.")]
+            if coarse and inside:
+                assert layer_of(key) == inside[0], key
+            elif not inside and key.startswith(("decoder.", "up.", "head.", "query_head.")):
+                assert layer_of(key) == max(layer_of(other) for other, _ in model.named_parameters()), key
+        assert layer_of(f"{model.stems[0]}.weight") == 0
 
 
 # Memory, compilers, files

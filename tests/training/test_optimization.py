@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from brainseg.models import create_model
+from brainseg._torchvision import make_importable
+from brainseg.models import UNet, create_model
 from brainseg.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from brainseg.training.optimization import create_optimizer, create_schedule, set_rates
 
@@ -134,11 +135,48 @@ def test_modules_learn_at_rates_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        (lambda: create_model("unext_tiny"), 6),  # five stages, and the decoder
+        (lambda: UNet(encoder="resnet18"), 10),  # the stem, eight blocks, and the decoder
+        (lambda: UNet(encoder="swin_tiny_patch4_window7_224"), 13),  # twelve blocks, and the decoder
+        (lambda: UNet(encoder="convnext_atto"), 13),
+    ],
+)
+def test_layer_decay_is_that_of_timm(model: Callable[[], nn.Module], layers: int) -> None:
+    make_importable()
+    from timm.optim import param_groups_layer_decay
+
+    network = model()
+    theirs = {
+        id(parameter): group["lr_scale"]
+        for group in param_groups_layer_decay(network, layer_decay=0.75)
+        for parameter in group["params"]
+    }
+    groups = create_optimizer(OptimizerConfig(lr=0.1, layer_decay=0.75), network).param_groups
+    ours = {id(parameter): group["lr"] / 0.1 for group in groups for parameter in group["params"]}
+    assert ours == pytest.approx(theirs)
+    assert len(set(theirs.values())) == layers
+    assert all(ours[id(parameter)] == 1.0 for parameter in network.head.parameters())
+
+
+def test_layer_decay_and_multipliers_multiply() -> None:
+    model = create_model("unext_tiny")
+    config = OptimizerConfig(lr=1.0, layer_decay=0.5, multipliers={"stages.4": 0.1})
+    rate = {id(p): group["lr"] for group in create_optimizer(config, model).param_groups for p in group["params"]}
+    assert rate[id(model.stages[4].norm.weight)] == pytest.approx(0.05)
+    assert rate[id(model.stages[3].norm.weight)] == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="layer_decay asks a network for its group_matcher, and Linear has none"):
+        create_optimizer(OptimizerConfig(layer_decay=0.5), nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
     ("create", "message"),
     [
         (lambda: OptimizerConfig("Adm"), "there is no optimizer 'Adm'; did you mean Adam"),
         (lambda: OptimizerConfig(clip_norm=0.0), "clip_norm must be a number above 0"),
         (lambda: OptimizerConfig(multipliers={"head": -1.0}), "multipliers must be numbers from 0, got -1.0 for head"),
+        (lambda: OptimizerConfig(layer_decay=1.5), "layer_decay must lie between 0 and 1, got 1.5"),
         (lambda: ScheduleConfig(warmup=-1), "warmup must be 0 or more"),
         (lambda: ScheduleConfig("plateau", warmup=1), "warmup goes with schedules that know their epochs"),
         (lambda: ScheduleConfig("poly", power=0.0), "power must be a number above 0"),

@@ -3,6 +3,7 @@
 from brainseg.models.base import SegmentationModel
 from brainseg.models.convert import config_from_state_dict, convert_state_dict
 from brainseg.models.costs import ModelSummary, StageSummary, summary
+from brainseg.models.features import EncoderFeatures
 from brainseg.models.loading import load_weights
 from brainseg.models.mask_dino import (
     DeformableAttention,
@@ -26,6 +27,7 @@ from brainseg.models.unext import UNeXt
 __all__ = [
     "DeformableAttention",
     "Denoising",
+    "EncoderFeatures",
     "HungarianMatcher",
     "MaskDINO",
     "MaskDINOHead",

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,11 +38,13 @@ class Network(Protocol):
     """What loading needs of a network; `SegmentationModel` describes the attributes."""
 
     config: dict[str, Any]
-    spec: ModelSpec
+    normalization: dict[str, Any] | None
     stems: tuple[str, ...]
 
     @property
     def class_modules(self) -> tuple[str, ...]: ...
+
+    def take_spec(self, spec: ModelSpec) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -83,9 +84,9 @@ def load_adapted(
             raise ValueError(f"{path}: {key} holds {value.dtype}, expected {own[key].dtype}")
     model.load_state_dict(state_dict)
     if config and config.spec:
-        model.spec = config.spec.with_classes(model.spec.num_classes)
+        model.take_spec(config.spec)
     elif config:
-        model.spec = replace(model.spec, normalization=config.normalization)
+        model.normalization = config.normalization
     if adapted:
         logger.warning("%s: %s", path, "; ".join(adapted))
     return adapted

@@ -1,7 +1,7 @@
 """What every network promises: from the image to logits of its size, with taps, checkpointing and files."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from brainseg.checks import check_count
 from brainseg.models import files
 from brainseg.models.adaptation import differences, load_adapted
+from brainseg.models.layers import number_layers
 from brainseg.models.spec import ModelSpec
+
+Indices = int | Sequence[int] | None
 
 
 class SegmentationModel(nn.Module):
@@ -27,11 +30,12 @@ class SegmentationModel(nn.Module):
     Attributes:
         config: the constructor's arguments as JSON values; ``type(model)(**model.config)`` builds the same network.
         feature_info: for each encoder feature ``num_chs``, ``reduction`` (its stride) and ``module`` (its box).
+        num_features: channels D of the last decoder box, which the head reads.
 
     Shape:
         images (B, C, H, W) floating point, H and W at least 32 -> logits (B, K, H, W). With `deep_supervision` and in
         training mode a list, finest first: (B, K, ceil(H/s), ceil(W/s)) for s = 1, 2, 4, ..., without the strides
-        finer than that of the decoder.
+        finer than that of the decoder. With `num_classes=0` there is no head: what it would read, (B, D, H, W).
     """
 
     stride: int
@@ -47,6 +51,7 @@ class SegmentationModel(nn.Module):
     """Stride of the last decoder box, from which the logits are upsampled bilinearly."""
 
     feature_info: list[dict[str, Any]]
+    num_features: int
     classes: ClassVar[dict[str, type["SegmentationModel"]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -59,20 +64,29 @@ class SegmentationModel(nn.Module):
     ) -> None:
         super().__init__()
         in_channels = check_count("in_channels", in_channels)
-        num_classes = check_count("num_classes", num_classes)
+        num_classes = _check_classes(num_classes)
         config = {"in_channels": in_channels, "num_classes": num_classes, **arguments}
         if deep_supervision is not None:  # a network without auxiliary heads knows no such argument
             if not isinstance(deep_supervision, bool):
                 raise ValueError(f"deep_supervision must be True or False, got {deep_supervision!r}")
             config["deep_supervision"] = deep_supervision
         self.config: dict[str, Any] = json.loads(json.dumps(config))
-        self._spec = ModelSpec.of_classes(num_classes)
+        self._spec = ModelSpec.of_classes(num_classes or 1)
         self.grad_checkpointing = False
         self.auxiliary_heads = nn.ModuleList()
 
     @property
     def spec(self) -> ModelSpec:
-        """What trained weights take and give; saved with them. Set another one by `dataclasses.replace`."""
+        """What trained weights take and give; saved with them. Set another one by `dataclasses.replace`.
+
+        Raises:
+            ValueError: a network of `num_classes=0`, whose features mean no classes.
+        """
+        if self.config["num_classes"] == 0:
+            raise ValueError(
+                f"this {type(self).__name__} has num_classes=0 and gives features, not masks; give it classes by "
+                "reset_classifier(num_classes) and train its head"
+            )
         return self._spec
 
     @spec.setter
@@ -85,6 +99,11 @@ class SegmentationModel(nn.Module):
                 f"num_classes={self.config['num_classes']}; name each class once"
             )
         self._spec = spec
+
+    def take_spec(self, spec: ModelSpec) -> None:
+        """Takes over the spec of other weights, with unnamed classes where those have another number of them."""
+        num_classes = self.config["num_classes"]
+        self._spec = spec.with_classes(num_classes) if num_classes else spec
 
     @property
     def normalization(self) -> dict[str, Any] | None:
@@ -125,42 +144,86 @@ class SegmentationModel(nn.Module):
         return [logits, *reversed(coarser)] if self.training and self.config.get("deep_supervision") else logits
 
     @overload
-    def forward_intermediates(self, images: Tensor, *, intermediates_only: Literal[True]) -> list[Tensor]: ...
+    def forward_intermediates(
+        self, images: Tensor, *, indices: Indices = None, intermediates_only: Literal[True]
+    ) -> list[Tensor]: ...
 
     @overload
     def forward_intermediates(
-        self, images: Tensor, *, intermediates_only: Literal[False] = False
+        self, images: Tensor, *, indices: Indices = None, intermediates_only: Literal[False] = False
     ) -> tuple[Tensor, list[Tensor]]: ...
 
     def forward_intermediates(
-        self, images: Tensor, *, intermediates_only: bool = False
+        self, images: Tensor, *, indices: Indices = None, intermediates_only: bool = False
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Encoder features, shallow to deep, each (B, num_chs, ceil(H/reduction), ceil(W/reduction)).
 
         Args:
             images: (B, C, H, W), as for `forward`.
+            indices: which features: the last so many of a number, those at a list of positions in `feature_info`
+                (negative ones count from the end); None for all.
             intermediates_only: leave out the decoder and return the features alone.
 
         Returns:
             the features described by `feature_info`, or (logits (B, K, H, W), features).
+
+        Raises:
+            ValueError: images that do not fit, or indices of features that there are not.
         """
+        chosen = self.choose_features(indices)
         self._check(images)
         height, width = images.shape[-2:]
         features = self.encode(self._pad(images))
         cropped = [
-            self._crop(x, height, width, info["reduction"]) for x, info in zip(features, self.feature_info, strict=True)
+            self._crop(x, height, width, info["reduction"])
+            for k, (x, info) in enumerate(zip(features, self.feature_info, strict=True))
+            if k in chosen
         ]
         if intermediates_only:
             return cropped
         *_, finest = self.decode(features)
         return self._logits(finest, height, width), cropped
 
+    def choose_features(self, indices: Indices) -> list[int]:
+        """The positions in `feature_info` that `indices` of `forward_intermediates` mean, shallow to deep.
+
+        Raises:
+            ValueError: features that there are not.
+        """
+        number = len(self.feature_info)
+        wanted = range(number) if indices is None else range(-indices, 0) if isinstance(indices, int) else indices
+        if not wanted or any(k not in range(-number, number) for k in wanted):
+            raise ValueError(
+                f"{type(self).__name__} has {number} features; indices must be how many of the last, or positions from "
+                f"0 to {number - 1}, got {indices!r}"
+            )
+        return sorted({k % number for k in wanted})
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """What timm's `param_groups_layer_decay` and `group_parameters` ask for: a parameter's layer by its name.
+
+        Layers are numbered from the image on; the boxes of the encoder come first, decoder and heads together are last.
+
+        Args:
+            coarse: a layer for each of `feature_info`; else one for each block of it, such as a residual unit.
+        """
+        numbers = number_layers(self, [info["module"] for info in self.feature_info], coarse=coarse)
+        return numbers.__getitem__
+
+    def get_classifier(self) -> nn.Module:
+        """What turns features into classes: the last convolution, or an identity of `num_classes=0`."""
+        head: nn.Module = self.head
+        return head
+
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels."""
-        self.config["num_classes"] = check_count("num_classes", num_classes)
-        self._spec = self._spec.with_classes(num_classes)
-        like = self.head.weight
-        self._build_heads([head.in_channels for head in (*self.auxiliary_heads, self.head)])
+        """Replaces the head (and those of deep supervision) by a freshly initialised one of `num_classes` channels.
+
+        With 0 there is none, and `forward` gives features (B, `num_features`, H, W).
+        """
+        self.config["num_classes"] = _check_classes(num_classes)
+        self.take_spec(self._spec)
+        like = next(self.parameters())
+        self._build_heads(self._decoder_channels)
         for heads in (self.head, self.auxiliary_heads):
             heads.to(device=like.device, dtype=like.dtype).train(self.training)
 
@@ -191,7 +254,7 @@ class SegmentationModel(nn.Module):
 
     def config_text(self) -> str:
         """The content of `config.json`: the network's name, its arguments, its spec and the version."""
-        return files.config_text(type(self).__name__, self.config, self.spec)
+        return files.config_text(type(self).__name__, self.config, self._spec)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **changes: Any) -> Self:
@@ -278,12 +341,15 @@ class SegmentationModel(nn.Module):
 
     def _build_heads(self, channels: Sequence[int]) -> None:
         """The 1x1 convolutions behind the decoder's boxes, whose widths are given coarse to fine."""
-        *coarser, finest = channels
+        self._decoder_channels = tuple(channels)
+        *coarser, self.num_features = channels
         num_classes, deep_supervision = self.config["num_classes"], self.config["deep_supervision"]
-        self.head = nn.Conv2d(finest, num_classes, kernel_size=1)
-        self.auxiliary_heads = nn.ModuleList(
-            nn.Conv2d(width, num_classes, kernel_size=1) for width in (coarser if deep_supervision else ())
-        )
+
+        def head(width: int) -> nn.Module:
+            return nn.Conv2d(width, num_classes, kernel_size=1) if num_classes else nn.Identity()
+
+        self.head = head(self.num_features)
+        self.auxiliary_heads = nn.ModuleList(head(width) for width in (coarser if deep_supervision else ()))
 
     def _run(self, box: nn.Module, *inputs: Tensor) -> Any:
         """The output of one box of the network, recomputed in the backward pass if checkpointing is on."""
@@ -297,6 +363,10 @@ class SegmentationModel(nn.Module):
             return nullcontext(), _FrozenStatistics(box)
 
         return checkpoint(box, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+def _check_classes(num_classes: Any) -> int:
+    return 0 if num_classes == 0 and not isinstance(num_classes, bool) else check_count("num_classes", num_classes)
 
 
 class _FrozenStatistics(AbstractContextManager[None]):

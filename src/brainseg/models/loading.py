@@ -43,7 +43,7 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
     found = _of_network(given, model, path) if source is None else convert_state_dict(given, source)
     adapted = load_adapted(model, found, path, config)
     if spec is not None:
-        model.spec = spec.with_classes(model.spec.num_classes)
+        model.take_spec(spec)
     return adapted
 
 

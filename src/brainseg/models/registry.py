@@ -1,11 +1,13 @@
 """Networks by name."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from brainseg._names import no_such
 from brainseg.models.base import SegmentationModel
+from brainseg.models.features import EncoderFeatures
 from brainseg.models.loading import load_weights
 from brainseg.models.mask_dino import MaskDINO
 from brainseg.models.resunet import ResUNet
@@ -51,7 +53,36 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in _MODELS if fnmatchcase(name, pattern)]
 
 
-def create_model(name: str, *, weights: str | Path | None = None, **arguments: Any) -> SegmentationModel:
+@overload
+def create_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    features_only: Literal[False] = False,
+    out_indices: None = None,
+    **arguments: Any,
+) -> SegmentationModel: ...
+
+
+@overload
+def create_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    features_only: Literal[True],
+    out_indices: int | Sequence[int] | None = None,
+    **arguments: Any,
+) -> EncoderFeatures: ...
+
+
+def create_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
+    **arguments: Any,
+) -> SegmentationModel | EncoderFeatures:
     """Builds a network by its registered name.
 
     Args:
@@ -59,6 +90,8 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
         weights: None for a fresh initialisation; the tag of weights that ship with the network ("lgg", see
             `list_weights`); a file for `load_weights`; or a folder that `save_pretrained` wrote or of a run, whose
             arguments are then those that neither the name nor the call gives.
+        features_only: the encoder alone, as timm's function of this name gives it: a list of features.
+        out_indices: which of them, as for `SegmentationModel.forward_intermediates`; None for all.
         arguments: the constructor's; they go before those of the name.
 
     Raises:
@@ -68,6 +101,10 @@ def create_model(name: str, *, weights: str | Path | None = None, **arguments: A
     >>> create_model("unext_tiny", num_classes=2).config["channels"]
     [8, 16, 24, 32, 64]
     """
+    if features_only:
+        return EncoderFeatures(create_model(name, weights=weights, **arguments), out_indices)
+    if out_indices is not None:
+        raise ValueError(f"out_indices={out_indices!r} choose among features; add features_only=True")
     if name not in _MODELS:
         raise ValueError(f"{no_such('model', name, _MODELS)} list_models() shows all")
     network, defaults = _MODELS[name]

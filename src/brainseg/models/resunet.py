@@ -16,7 +16,7 @@ class ResUNet(SegmentationModel):
 
     Args:
         in_channels: channels of the image, C.
-        num_classes: channels of the logits, K; 1 for a binary mask.
+        num_classes: channels of the logits, K; 1 for a binary mask, 0 for the decoder's features alone.
         channels: widths of the encoder's units and, last, of the bridge, each step half the size of the one before.
         downsample: "stride" halves in the first convolution of a unit (the paper), "pool" by max pooling before it.
         upsample: "bilinear" has no parameters (the paper does not say which interpolation), "transposed" is a 2x2

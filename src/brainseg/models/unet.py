@@ -19,7 +19,7 @@ class UNet(SegmentationModel):
 
     Args:
         in_channels: channels of the image, C.
-        num_classes: channels of the logits, K; 1 for a binary mask.
+        num_classes: channels of the logits, K; 1 for a binary mask, 0 for the decoder's features alone.
         channels: widths of the encoder's blocks and, last, of the bottleneck, each step half the size of the one
             before; default 64, 128, 256, 512, 1024. With `encoder` the widths of the decoder's blocks, coarse to fine,
             one for each step up; default the first of 256, 128, 64, 32, 16.

@@ -19,7 +19,7 @@ class UNeXt(SegmentationModel):
 
     Args:
         in_channels: channels of the image, C.
-        num_classes: channels of the logits, K; 1 for a binary mask.
+        num_classes: channels of the logits, K; 1 for a binary mask, 0 for the decoder's features alone.
         channels: widths of the five stages.
         depths: shifted blocks in stage 4 (and on the way up to it), and in stage 5 (likewise).
         mlp_ratio: hidden width of a shifted MLP over its width.

@@ -181,6 +181,8 @@ class OptimizerConfig:
         nesterov: of SGD.
         arguments: of its constructor, besides those above, such as {betas: [0.9, 0.95]}.
         multipliers: of the learning rate in modules of the network by name, such as {encoder: 0.1}.
+        layer_decay: factor of the learning rate from each layer of the encoder to the one before it, such as 0.75;
+            decoder and heads learn at the rate itself. None for one rate.
         clip_norm: the norm to which larger gradients are cut; None for none.
     """
 
@@ -191,6 +193,7 @@ class OptimizerConfig:
     nesterov: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
     multipliers: dict[str, float] = field(default_factory=dict)
+    layer_decay: float | None = None
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
@@ -204,6 +207,8 @@ class OptimizerConfig:
         for module, multiplier in self.multipliers.items():
             number = f"optimizer.multipliers must be numbers from 0, got {multiplier} for {module}"
             _check(0 <= multiplier < math.inf, number)
+        decay = self.layer_decay
+        _check(decay is None or 0 < decay <= 1, f"optimizer.layer_decay must lie between 0 and 1, got {decay}")
         clip = self.clip_norm
         _check(clip is None or 0 < clip < math.inf, f"optimizer.clip_norm must be a number above 0, got {clip}")
 

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -19,7 +19,7 @@ def create_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
 
     Raises:
         ValueError: a class that does not exist or is no optimiser, arguments that it does not take, or multipliers of
-            modules that the network does not have.
+            modules that the network does not have, or a layer-wise decay of a network without layers.
     """
     arguments: dict[str, Any] = {"lr": config.lr, **config.arguments}
     if config.weight_decay is not None:
@@ -47,22 +47,41 @@ def _class(name: str) -> type[Optimizer]:
 
 
 def _groups(config: OptimizerConfig, model: nn.Module) -> list[nn.Parameter] | list[dict[str, Any]]:
-    """The parameters that learn; with multipliers in groups, first that of the rate itself."""
+    """The parameters that learn; with rates of their own in groups, first that of the rate itself."""
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not config.multipliers:
+    if not config.multipliers and config.layer_decay is None:
         return list(learning.values())
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    multipliers, decays = _multipliers(config, model, learning), _decays(config.layer_decay, model)
+    for name, parameter in learning.items():
+        groups.setdefault(multipliers[name] * decays.get(name, 1.0), []).append(parameter)
+    return [
+        {"params": parameters, "lr": multiplier * config.lr} for multiplier, parameters in groups.items() if parameters
+    ]
+
+
+def _multipliers(config: OptimizerConfig, model: nn.Module, names: Iterable[str]) -> dict[str, float]:
+    """Of each parameter that of the innermost module that has one."""
     modules = [name for name, _ in model.named_modules() if name]
     for prefix in config.multipliers:
         if prefix not in modules:
             raise ValueError(f"{no_such('module', prefix, modules)} optimizer.multipliers name modules of the network")
-    groups: dict[float, list[nn.Parameter]] = {1.0: []}
-    for name, parameter in learning.items():
-        owners = [prefix for prefix in config.multipliers if name.startswith(f"{prefix}.")]
-        multiplier = config.multipliers[max(owners, key=len)] if owners else 1.0
-        groups.setdefault(multiplier, []).append(parameter)
-    return [
-        {"params": parameters, "lr": multiplier * config.lr} for multiplier, parameters in groups.items() if parameters
-    ]
+    owners = {name: [prefix for prefix in config.multipliers if name.startswith(f"{prefix}.")] for name in names}
+    return {name: config.multipliers[max(found, key=len)] if found else 1.0 for name, found in owners.items()}
+
+
+def _decays(layer_decay: float | None, model: nn.Module) -> dict[str, float]:
+    """Of each parameter the factor of its layer, as timm's `param_groups_layer_decay` has it."""
+    if layer_decay is None:
+        return {}
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is None:
+        network = type(model).__name__
+        raise ValueError(f"optimizer.layer_decay asks a network for its group_matcher, and {network} has none")
+    layer_of = matcher(coarse=False)
+    layers = {name: layer_of(name) for name, _ in model.named_parameters()}
+    last = max(layers.values())
+    return {name: layer_decay ** (last - layer) for name, layer in layers.items()}
 
 
 def create_schedule(

@@ -322,9 +322,10 @@ def _create_model(config: TrainConfig, *, trained: bool, in_channels: int, num_c
     if trained:
         arguments.pop("pretrained", None)
     try:
-        return create_model(config.model.name, weights=weights, **arguments)
+        model: SegmentationModel = create_model(config.model.name, weights=weights, **arguments)
     except TypeError as error:
         raise ValueError(f"model.arguments do not fit {config.model.name}: {error}") from error
+    return model
 
 
 def _with_classes(spec: ModelSpec, task: Task | None, class_names: Sequence[str] | None) -> ModelSpec:

@@ -172,10 +172,13 @@ class MaskDINO(SegmentationModel):
     def _logits(self, finest: Tensor, height: int, width: int) -> Tensor:
         return self._cropped(finest, height, width, 1)  # the queries' maps are logits already
 
+    def get_classifier(self) -> nn.Module:
+        return self.query_head.class_embed
+
     def reset_classifier(self, num_classes: int) -> None:
         self.query_head.reset_classifier(num_classes)
         self.config["num_classes"] = self.criterion.num_classes = self.query_head.denoising.num_classes
-        self._spec = self._spec.with_classes(num_classes)
+        self.take_spec(self._spec)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         super().set_grad_checkpointing(enable)
