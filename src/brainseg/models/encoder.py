@@ -2,26 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from brainseg._names import no_such
-from brainseg._torchvision import make_importable
+from brainseg.models.backbone import create_backbone, find_backbone
 
 
 class TimmEncoder(nn.Module):
     """A timm backbone (`features_only`): image (B, C, H, W) to features (B, D, H/s, W/s), shallow to deep.
 
     Args:
-        name: as `timm.create_model` takes it, with or without the tag of its weights.
+        name: as `timm.create_model` takes it, with or without the tag of its weights, or after "hf-hub:" or
+            "local-dir:".
         in_channels: channels of the image, C; timm adapts the kernels that read it.
-        pretrained: start from timm's weights, which are downloaded.
+        pretrained: start from timm's weights, which are downloaded or those of the local folder; or a file of weights
+            (`.safetensors`, `.pt`, `.pth`) or a folder with one, in whatever names timm knows.
+        pretrained_cfg_overlay: timm's: changes to what it knows of the weights, such as `{"mean": ..., "std": ...}`.
+        arguments: further ones of `timm.create_model`, such as `{"drop_path_rate": 0.1}`.
         always_partition: a Swin attends in windows of its full size on small maps too, as its authors' code does.
 
     Attributes:
+        architecture: the name without folder or repository, from which the same backbone is built again.
+        arguments: those that it takes for that.
         channels: D of each feature.
         reductions: stride s of each feature, each twice the one before.
         boxes: the module that each feature comes from.
@@ -32,15 +38,32 @@ class TimmEncoder(nn.Module):
         steps: how often the features halve.
 
     Raises:
-        ValueError: an unknown name, or a backbone that no decoder can stand on: its features do not halve step by step,
-            or it takes one size of image alone.
+        ConnectionError: weights that are not on this machine, and no connection.
+        FileNotFoundError: no such file or folder.
+        ValueError: an unknown name, weights that do not fit, or a backbone that no decoder can stand on: its features
+            do not halve step by step, or it takes one size of image alone.
     """
 
     def __init__(
-        self, name: str, in_channels: int, *, pretrained: bool = False, always_partition: bool = False
+        self,
+        name: str,
+        in_channels: int,
+        *,
+        pretrained: bool | str | Path = False,
+        pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        always_partition: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = _create(name, in_channels, pretrained, always_partition)
+        found = find_backbone(name, arguments)
+        self.architecture, self.arguments = found.architecture, found.arguments
+        self.backbone = create_backbone(
+            found,
+            in_channels,
+            pretrained=pretrained,
+            pretrained_cfg_overlay=pretrained_cfg_overlay,
+            always_partition=always_partition,
+        )
         info: Any = self.backbone.feature_info
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
@@ -97,28 +120,3 @@ def _normalization(mean: Sequence[float], std: Sequence[float], in_channels: int
         return [fmean(values)] if in_channels == 1 else [values[c % len(values)] for c in range(in_channels)]
 
     return {"name": "Normalize", "arguments": {"mean": per_channel(mean), "std": per_channel(std)}}
-
-
-def _create(name: str, in_channels: int, pretrained: bool, always_partition: bool) -> nn.Module:
-    make_importable()
-    import timm
-
-    if not isinstance(name, str) or not timm.is_model(name):
-        raise ValueError(f"{no_such('timm model', str(name), timm.list_models())} timm.list_models() shows all")
-    if not isinstance(pretrained, bool):
-        raise ValueError(f"pretrained must be True or False, got {pretrained!r}")
-    arguments: dict[str, Any] = {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
-    # Swin checks sizes, and shrinks windows to the maps of its own size, unless told not to; others know neither.
-    any_size: dict[str, Any] = {"strict_img_size": False}
-    attempts = ([{**any_size, "always_partition": True}] if always_partition else []) + [any_size, {}]
-    for attempt in attempts:
-        try:
-            backbone: nn.Module = timm.create_model(name, **arguments, **attempt)
-        except TypeError:
-            if not attempt:
-                raise
-        except RuntimeError as error:
-            raise ValueError(f"timm gives no features of {name!r}: {error}") from error
-        else:
-            break
-    return backbone

@@ -1,7 +1,9 @@
 """U-Net: double convolutions, skips by concatenation; its own encoder or any backbone of timm."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +25,20 @@ class UNet(SegmentationModel):
         channels: widths of the encoder's blocks and, last, of the bottleneck, each step half the size of the one
             before; default 64, 128, 256, 512, 1024. With `encoder` the widths of the decoder's blocks, coarse to fine,
             one for each step up; default the first of 256, 128, 64, 32, 16.
-        encoder: name of a timm backbone in place of the double convolutions. Most start at stride 2 or 4, and so the
-            decoder ends there; the rest of the way the logits are upsampled bilinearly.
-        pretrained: start the backbone from timm's weights, downloaded and adapted to `in_channels`; `normalization` is
-            then the one that they want (`TimmEncoder`).
+        encoder: name of a timm backbone in place of the double convolutions, "hf-hub:org/name" and "local-dir:folder"
+            included. Most start at stride 2 or 4, and so the decoder ends there; the rest of the way the logits are
+            upsampled bilinearly.
+        pretrained: start the backbone from timm's weights, downloaded, or from those of a file, adapted to
+            `in_channels`; `normalization` is then the one that they want (`TimmEncoder`).
+        pretrained_cfg_overlay: timm's, for weights that want something else: `{"mean": [0.5], "std": [0.25]}`.
+        encoder_arguments: of `timm.create_model`, such as `{"drop_path_rate": 0.1}`.
         deep_supervision: in training mode, return the logits of every decoder block.
 
     Shape:
         images (B, C, H, W) floating point, H and W at least 32 -> logits (B, K, H, W), contiguous.
 
     Raises:
+        ConnectionError: a backbone or weights of the Hub that are not on this machine, and no connection.
         ValueError: arguments out of range; an unknown encoder, or one whose features do not halve step by step or that
             takes one size of image alone; images that do not fit.
 
@@ -49,20 +55,33 @@ class UNet(SegmentationModel):
         *,
         channels: Sequence[int] | None = None,
         encoder: str | None = None,
-        pretrained: bool = False,
+        pretrained: bool | str | Path = False,
+        pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+        encoder_arguments: Mapping[str, Any] | None = None,
         deep_supervision: bool = False,
     ) -> None:
-        if encoder is None and pretrained:
-            raise ValueError("pretrained=True starts a timm backbone; name one by encoder=, or use load_weights")
+        if encoder is None and (pretrained or encoder_arguments):
+            raise ValueError("pretrained= starts a timm backbone; name one by encoder=, or use load_weights")
         backbone = None
         if encoder is not None:
-            backbone = TimmEncoder(encoder, check_count("in_channels", in_channels), pretrained=pretrained)
+            backbone = TimmEncoder(
+                encoder,
+                check_count("in_channels", in_channels),
+                pretrained=pretrained,
+                pretrained_cfg_overlay=pretrained_cfg_overlay,
+                arguments=encoder_arguments,
+            )
         steps = None if backbone is None else backbone.steps
         if channels is None:
             channels = (64, 128, 256, 512, 1024) if steps is None else (256, 128, 64, 32, 16)[:steps]
         channels = check_counts("channels", channels, steps)
         super().__init__(
-            in_channels, num_classes, channels=channels, encoder=encoder, deep_supervision=deep_supervision
+            in_channels,
+            num_classes,
+            channels=channels,
+            encoder=None if backbone is None else backbone.architecture,
+            encoder_arguments=None if backbone is None else backbone.arguments or None,
+            deep_supervision=deep_supervision,
         )
 
         self.encoder: nn.ModuleList | TimmEncoder

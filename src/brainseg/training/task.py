@@ -320,7 +320,8 @@ def _create_model(config: TrainConfig, *, trained: bool, in_channels: int, num_c
     if config.model.deep_supervision:
         arguments["deep_supervision"] = True
     if trained:
-        arguments.pop("pretrained", None)
+        for key in ("pretrained", "pretrained_cfg_overlay"):
+            arguments.pop(key, None)
     try:
         model: SegmentationModel = create_model(config.model.name, weights=weights, **arguments)
     except TypeError as error:

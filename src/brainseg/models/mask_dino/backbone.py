@@ -1,7 +1,9 @@
 """Features of strides 4, 8, 16 and 32: of a small network of our own, or of any hierarchical backbone of timm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,7 +74,7 @@ class TimmBackbone(nn.Module):
     """The features of strides 4 to 32 of a timm backbone.
 
     Args:
-        name, in_channels, pretrained: as for `TimmEncoder`.
+        name, in_channels, pretrained, pretrained_cfg_overlay, arguments: as for `TimmEncoder`.
         frozen_norms: batch norms keep their statistics and weights, which are no parameters then.
         feature_norms: a layer norm on each feature, as the published Swin weights have it.
 
@@ -81,11 +83,26 @@ class TimmBackbone(nn.Module):
     """
 
     def __init__(
-        self, name: str, in_channels: int, *, pretrained: bool, frozen_norms: bool, feature_norms: bool
+        self,
+        name: str,
+        in_channels: int,
+        *,
+        pretrained: bool | str | Path,
+        pretrained_cfg_overlay: Mapping[str, Any] | None,
+        arguments: Mapping[str, Any] | None,
+        frozen_norms: bool,
+        feature_norms: bool,
     ) -> None:
         super().__init__()
         # Swin shrinks its windows to the size of images that it was built for, unless told not to.
-        self.encoder = TimmEncoder(name, in_channels, pretrained=pretrained, always_partition=True)
+        self.encoder = TimmEncoder(
+            name,
+            in_channels,
+            pretrained=pretrained,
+            pretrained_cfg_overlay=pretrained_cfg_overlay,
+            arguments=arguments,
+            always_partition=True,
+        )
         from brainseg.models.mask_dino.swin import pad_before_shift  # which loads timm
 
         pad_before_shift(self.encoder)

@@ -1,6 +1,7 @@
 """Mask DINO: queries that answer for objects with a class, a box and a mask."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 from torch import Tensor, nn
@@ -26,10 +27,12 @@ class MaskDINO(SegmentationModel):
         in_channels: channels of the image, C.
         num_classes: number of classes, K.
         backbone: "small" for a network of our own, or the name of a timm backbone with features of strides 4, 8, 16
-            and 32. For a backbone that is neither take `MaskDINOHead`.
+            and 32, "hf-hub:org/name" and "local-dir:folder" included. For one that is neither take `MaskDINOHead`.
         channels: widths of the four stages of the small backbone, multiples of 8; default 32, 64, 128, 256.
-        pretrained: start a timm backbone from its weights, downloaded and adapted to `in_channels`; `normalization` is
-            then the one that they want.
+        pretrained: start a timm backbone from its weights, downloaded, or from those of a file, adapted to
+            `in_channels`; `normalization` is then the one that they want.
+        pretrained_cfg_overlay: timm's, for weights that want something else: `{"mean": [0.5], "std": [0.25]}`.
+        backbone_arguments: of `timm.create_model`, such as `{"drop_path_rate": 0.1}`.
         frozen_norms: batch norms of a timm backbone keep their statistics and weights.
         feature_norms: a layer norm on each feature of a timm backbone, as the published Swin weights have it.
         head: all further arguments are those of `HeadSettings`.
@@ -64,7 +67,9 @@ class MaskDINO(SegmentationModel):
         *,
         backbone: str = "resnet50",
         channels: Sequence[int] | None = None,
-        pretrained: bool = False,
+        pretrained: bool | str | Path = False,
+        pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+        backbone_arguments: Mapping[str, Any] | None = None,
         frozen_norms: bool = True,
         feature_norms: bool = False,
         **head: Any,
@@ -81,8 +86,10 @@ class MaskDINO(SegmentationModel):
             )
         features: SmallBackbone | TimmBackbone
         if backbone == "small":
-            if pretrained or feature_norms:
-                raise ValueError("pretrained and feature_norms are for a timm backbone; name one by backbone=")
+            if pretrained or feature_norms or backbone_arguments:
+                raise ValueError(
+                    "pretrained, backbone_arguments and feature_norms are for a timm backbone; name one by backbone="
+                )
             channels = check_counts("channels", (32, 64, 128, 256) if channels is None else channels, 4)
             if any(width % 8 for width in channels):
                 raise ValueError(f"channels must be multiples of 8 (group norms), got {channels}")
@@ -91,14 +98,22 @@ class MaskDINO(SegmentationModel):
             if channels is not None:
                 raise ValueError(f"channels are the widths of backbone='small', and {backbone!r} has its own")
             features = TimmBackbone(
-                backbone, in_channels, pretrained=pretrained, frozen_norms=frozen_norms, feature_norms=feature_norms
+                backbone,
+                in_channels,
+                pretrained=pretrained,
+                pretrained_cfg_overlay=pretrained_cfg_overlay,
+                arguments=backbone_arguments,
+                frozen_norms=frozen_norms,
+                feature_norms=feature_norms,
             )
+            backbone = features.encoder.architecture
         query_head = MaskDINOHead(features.channels, num_classes, **head)
         super().__init__(
             in_channels,
             num_classes,
             deep_supervision=None,
             backbone=backbone,
+            backbone_arguments=features.encoder.arguments or None if isinstance(features, TimmBackbone) else None,
             channels=channels,
             frozen_norms=frozen_norms,
             feature_norms=feature_norms,
