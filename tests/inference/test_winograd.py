@@ -25,31 +25,29 @@ def test_the_transforms_are_the_published_ones_for_the_published_points() -> Non
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("pool", [True, False])
 @pytest.mark.parametrize("size", [(32, 32), (37, 61), (34, 47), (130, 132), (4, 300)])
 def test_it_computes_the_convolution_and_what_follows(
-    size: tuple[int, int], pool: bool, relu: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
+    size: tuple[int, int], relu: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("brainseg.inference.winograd.CHUNK", 20_000)  # several chunks, of images or of rows
     conv = nn.Conv2d(5, 7, 3, padding=1, bias=bias).requires_grad_(False)
-    fast = WinogradConv2d(conv, nn.ReLU() if relu else None, nn.MaxPool2d(2) if pool else None)
+    fast = WinogradConv2d(conv, nn.ReLU() if relu else None)
     x = torch.randn(3, 5, *size)
     found = fast(x)
     assert fast._source is not None
     assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found, plain(conv, x, pool, relu), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, plain(conv, x, relu), rtol=1e-5, atol=1e-5)
 
 
-def plain(conv: nn.Conv2d, x: Tensor, pool: bool, relu: bool) -> Tensor:
+def plain(conv: nn.Conv2d, x: Tensor, relu: bool) -> Tensor:
     y = conv(x)
-    y = F.max_pool2d(y, 2) if pool else y
     return y.relu() if relu else y
 
 
 def test_small_maps_are_computed_plainly() -> None:
     conv = nn.Conv2d(5, 7, 3, padding=1).requires_grad_(False)
-    fast, x = WinogradConv2d(conv, nn.ReLU(), nn.MaxPool2d(2)), torch.randn(1, 5, 8, 8)
-    torch.testing.assert_close(fast(x), plain(conv, x, pool=True, relu=True))
+    fast, x = WinogradConv2d(conv, nn.ReLU()), torch.randn(1, 5, 8, 8)
+    torch.testing.assert_close(fast(x), plain(conv, x, relu=True))
     assert fast._source is None
 
 

@@ -37,6 +37,12 @@ def parser() -> Parser:
         "--windows", action="store_true", help="see images larger than those of training window by window, not resized"
     )
     predict.add_argument(
+        "--backend",
+        choices=["torch", "compile", "onnxruntime"],
+        default="torch",
+        help="what computes: PyTorch; a program that it compiles, once for all calls; onnxruntime (default: torch)",
+    )
+    predict.add_argument(
         "--patients",
         action="store_true",
         help="the images of a folder are the slices of a patient, in the order of their numbers; what the weights "
@@ -95,7 +101,7 @@ def _masks(models: list[Path], images: list[Path], options: Any) -> int:
 
     if options.min_score is not None:
         raise ValueError("--min-score is of objects, with --instances; pixels have --threshold")
-    chosen = {name: options[name] for name in ("channel", "spacing", "skip_existing", *OF_MASKS)}
+    chosen = {name: options[name] for name in ("channel", "spacing", "skip_existing", "backend", *OF_MASKS)}
     if options.smooth or options.keep_largest or options.min_volume is not None:
         chosen["postprocessing"] = Postprocessing(
             smooth=options.smooth,
@@ -110,6 +116,8 @@ def _instances(models: list[Path], images: list[Path], options: Any) -> int:
 
     if len(models) > 1:
         raise ValueError(f"objects of several networks have no mean; name one of {', '.join(map(str, models))}")
+    if options.backend != "torch":
+        raise ValueError(f"--backend {options.backend} computes masks alone; leave it out, or leave out --instances")
     given = [name for name in (*OF_MASKS, "smooth", "keep_largest", "min_volume") if options[name] not in (None, False)]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is of masks; leave it out, or leave out --instances")

@@ -20,6 +20,7 @@ from brainseg.data import find_images, read_image, to_unit_range
 from brainseg.data.files import stem_of, what_lies_in
 from brainseg.data.patients import natural_order
 from brainseg.inference import Ensemble, Measures, Predictor, measure, postprocess
+from brainseg.inference.backends import Backend
 from brainseg.inference.components import voxel_volume
 from brainseg.inference.results import LABELS, blank_overlay, by_kind, result_path, write_probabilities
 from brainseg.inference.volumes import find_scans, holds_volumes, predict_scan
@@ -54,6 +55,7 @@ def predict(
     channel: int | None = None,
     tta: bool = False,
     windows: bool = False,
+    backend: Backend = "torch",
     patients: bool = False,
     postprocessing: Postprocessing | None = None,
     spacing: Sequence[float] | None = None,
@@ -80,6 +82,7 @@ def predict(
         channel: of the image, that overlays show; None for what the spec of the weights names.
         tta: as for `Predictor`.
         windows: as for `Predictor`.
+        backend: as for `Predictor`.
         patients: the images of one folder are the slices of a patient, in the order of the numbers in their names, and
             `postprocessing` is done to them together.
         postprocessing: None for that of the weights.
@@ -104,7 +107,7 @@ def predict(
         raise ValueError("postprocessing is done to the slices of a patient together; predict with patients=True")
     if spacing is not None:
         voxel_volume(spacing)  # refused before anything is done
-    predictor = _open(model, threshold=threshold, tta=tta, windows=windows)
+    predictor = _open(model, threshold=threshold, tta=tta, windows=windows, backend=backend)
     scans = _scans(find_places(images), by_folder=patients)
     named = predictor.spec.channel_names if sequences is None else sequences
     patients_of_volumes = [scan for path in volumes for scan in find_scans(path, named, predictor.in_channels)]

@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from brainseg.inference.compiled import compile_network
 from brainseg.inference.packed import PackedConv2d, can_pack
 from brainseg.inference.winograd import WinogradConv2d, can_use_winograd
+from brainseg.models import SegmentationModel
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def optimize(model: Model) -> Model:
+def optimize(model: Model, *, compile: bool = False) -> Model:  # noqa: A002
     """A copy in eval mode with batch norms folded into the convolutions before them, weights in channels_last.
 
     A batch norm that stands before its convolution, as in the pre-activation units of ResUNet, stays.
@@ -30,10 +32,22 @@ def optimize(model: Model) -> Model:
         model: any of our networks; it stays as it is. A module says by `conv_chains` which of its children follow each
             other in evaluation: a convolution, and after it a batch norm, a max pooling, an activation, each if there
             is one.
+        compile: let the copy compute by a compiled program, for all sizes that the network takes. On the CPU that takes
+            up to a minute and a C++ compiler, once: the program is kept in the cache folder of PyTorch's compiler
+            (TORCHINDUCTOR_CACHE_DIR) for the processes that come after. What is no float32 inference, and images of no
+            more than `stride` pixels, are computed without it. On other devices it is `torch.compile`.
 
     Returns:
         the copy, on the model's device and in its dtype.
+
+    Raises:
+        TypeError: a module that is none of our networks cannot be compiled so.
+        RuntimeError: PyTorch's, without a C++ compiler.
     """
+    if compile and not isinstance(model, SegmentationModel):
+        raise TypeError(
+            f"compile=True takes our networks, got {type(model).__name__}; use torch.compile(optimize(model))"
+        )
     optimized = copy.deepcopy(model).eval().requires_grad_(False)
     chains = [(module, chain) for module in optimized.modules() for chain in getattr(module, "conv_chains", ())]
     for module, (conv, *after) in chains:
@@ -47,6 +61,8 @@ def optimize(model: Model) -> Model:
         for module in list(optimized.modules()):
             if not isinstance(module, PackedConv2d):
                 _replace_children(module)
+    if compile and isinstance(optimized, SegmentationModel):
+        compile_network(optimized)
     return optimized
 
 
@@ -60,15 +76,17 @@ def _join(module: nn.Module, chain: Sequence[str]) -> None:
     activation = next((found for found in following.values() if found is not pool), None)
     if len(following) > (pool is not None) + (activation is not None):
         return
-    if can_use_winograd(conv, activation):
-        setattr(module, name, WinogradConv2d(conv, activation, pool))
     # A ReLU may as well stand before a max pooling; other activations may not.
-    elif can_pack(conv, activation) and (pool is None or isinstance(activation, nn.ReLU)):
+    if pool is not None and not isinstance(activation, nn.ReLU):
+        return
+    if can_use_winograd(conv, activation):
+        setattr(module, name, WinogradConv2d(conv, activation))
+    elif can_pack(conv, activation):
         setattr(module, name, PackedConv2d(conv, activation))
     else:
         return
     for child, found in following.items():
-        if found is not pool or isinstance(getattr(module, name), WinogradConv2d):
+        if found is activation:
             setattr(module, child, nn.Identity())
 
 

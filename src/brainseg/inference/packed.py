@@ -68,27 +68,34 @@ class PackedConv2d(nn.Conv2d):
         return packed
 
     def _can_be_fast(self, x: Tensor) -> bool:
-        """Whether this is nothing but float32 inference on the CPU: oneDNN's operators know no more."""
         weight = self.weight
         return (
-            not torch.compiler.is_compiling()
-            and type(x) is Tensor
-            and x.dtype is torch.float32
-            and weight.dtype is torch.float32
-            and x.is_cpu
-            and weight.is_cpu
+            is_plain_inference(x)
             and x.dim() == 4
             and x.shape[1] == self.in_channels
-            and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
-            and not torch.is_autocast_enabled("cpu")
+            and weight.dtype is torch.float32
+            and weight.is_cpu
+            and not (weight.requires_grad and torch.is_grad_enabled())
             and not weight.is_inference()  # of such weights nobody knows whether they have changed
-            and torch._C._functorch.maybe_current_level() is None
-            and torch._C._len_torch_dispatch_stack() == 0  # who counts operations is to see those that he knows
         )
 
     def __getstate__(self) -> dict[str, Any]:
         # What is prepared belongs to this processor, and oneDNN's tensors cannot be pickled.
         return {**self.__dict__, "_prepared": None, "_source": None}
+
+
+def is_plain_inference(x: Tensor) -> bool:
+    """Whether this is nothing but float32 inference on the CPU, which is all that fast code is made for."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and x.dtype is torch.float32
+        and x.is_cpu
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._functorch.maybe_current_level() is None
+        and torch._C._len_torch_dispatch_stack() == 0  # who counts operations is to see those that he knows
+    )
 
 
 def can_pack(conv: nn.Module, activation: nn.Module | None) -> TypeGuard[nn.Conv2d]:

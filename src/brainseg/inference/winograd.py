@@ -22,7 +22,7 @@ CHUNK = 2**21
 
 
 class WinogradConv2d(PackedConv2d):
-    """A convolution, the 2x2 max pooling after it and the ReLU after that, if there are any.
+    """A convolution, and the ReLU after it if there is one.
 
     In the words of the paper F(4x4, 3x3): A' [(G w G') * (B' x B)] A, where the product * over channels is 36 products
     of matrices. Small maps, and whatever is not float32 inference on the CPU, are computed as by the modules that it
@@ -31,18 +31,11 @@ class WinogradConv2d(PackedConv2d):
     Args:
         conv: one that `can_use_winograd` names; its weights are used.
         activation: None or ReLU.
-        pool: None or a 2x2 max pooling.
     """
 
-    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None, pool: nn.Module | None = None) -> None:
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
         super().__init__(conv, activation)
-        self.pool = nn.Identity() if pool is None else pool
-        self.side = TILE if pool is None else TILE // 2
         self.transforms = create_transforms(POINTS)
-
-    def _plain(self, x: Tensor) -> Tensor:
-        output: Tensor = self.pool(super()._plain(x))
-        return output
 
     def _can_be_fast(self, x: Tensor) -> bool:
         # With fewer tiles it takes longest to read the weights, which are four times as many.
@@ -55,10 +48,10 @@ class WinogradConv2d(PackedConv2d):
 
     def _fast(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        rows, columns, side = _tiles(height), _tiles(width), self.side
+        rows, columns = _tiles(height), _tiles(width)
         right, bottom = TILE * columns - width + 1, TILE * rows - height + 1
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, right, 1, bottom))  # (B, 4 rows + 2, 4 columns + 2, C)
-        output = x.new_empty(batch, rows, side, columns, side, self.out_channels)
+        output = x.new_empty(batch, rows, TILE, columns, TILE, self.out_channels)
         chunk = max(1, CHUNK // (36 * columns * (channels + self.out_channels)))  # rows of tiles
         images = max(1, chunk // rows)
         chunk = math.ceil(rows / math.ceil(rows / chunk))  # of equal size
@@ -66,23 +59,17 @@ class WinogradConv2d(PackedConv2d):
             for row in range(0, rows, chunk):
                 part = padded[image : image + images, TILE * row : TILE * (row + chunk) + 2]
                 self._compute(part, output[image : image + images, row : row + chunk])
-        pixels = output.view(batch, side * rows, side * columns, -1)
-        if self.side < TILE:
-            height, width = height // 2, width // 2
+        pixels = output.view(batch, TILE * rows, TILE * columns, -1)
         return pixels[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
     def _compute(self, image: Tensor, output: Tensor) -> None:
-        """Rows of tiles, from (B, 4 rows + 2, 4 columns + 2, C) to (B, rows, side, columns, side, K)."""
+        """Rows of tiles, from (B, 4 rows + 2, 4 columns + 2, C) to (B, rows, 4, columns, 4, K)."""
         a, b, _ = self.transforms
         tiles = image.unfold(1, TILE + 2, TILE).unfold(2, TILE + 2, TILE).permute(4, 5, 0, 1, 2, 3)
         products = torch.bmm(_transform(tiles, b).view(36, -1, self.in_channels), self._prepare())
         result = _transform(products, a)
-        if self.side < TILE:
-            result = result.view(2, 2, 2, 2, -1)
-            result = torch.maximum(result[:, 0], result[:, 1])
-            result = torch.maximum(result[:, :, 0], result[:, :, 1])
-        batch, rows, side, columns, _, _ = output.shape
-        result = result.view(side, side, batch, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
+        batch, rows, _, columns, _, _ = output.shape
+        result = result.view(TILE, TILE, batch, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
         if self.bias is None:
             output.copy_(result)
         else:
@@ -99,7 +86,7 @@ def can_use_winograd(conv: nn.Module, activation: nn.Module | None) -> TypeGuard
     c, k = conv.in_channels, conv.out_channels
     # With fewer channels the way to the products and back takes longer than they do; with more, the weights take too
     # much memory.
-    return geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") and c * k >= 25 * (c + k) and c * k <= 200_000
+    return geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") and c * k >= 40 * (c + k) and c * k <= 200_000
 
 
 def create_transforms(points: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:

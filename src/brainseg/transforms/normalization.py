@@ -10,7 +10,7 @@ from torch import Tensor
 
 from brainseg.checks import check_range, check_rate
 from brainseg.transforms.base import Transform, widen
-from brainseg.transforms.head import inside_head
+from brainseg.transforms.head import head_mask, inside
 
 
 class Normalize(Transform):
@@ -102,7 +102,10 @@ class HeadZScore(Transform):
         clip: lowest and highest value that may come out, in deviations.
 
     Shape:
-        images (B, C, H, W) from 0 up, in any unit, with pixels of about 1 mm, on any device.
+        images (B, C, H, W) from 0 up, in any unit, with pixels of about 1 mm, on any device; a GPU is waited for.
+
+    Raises:
+        ImportError: scipy is not installed.
 
     >>> image = torch.zeros(1, 1, 64, 64)
     >>> image[..., 8:56, 8:56] = 0.5 + torch.linspace(0, 0.1, 48)
@@ -118,7 +121,7 @@ class HeadZScore(Transform):
         self.fraction, self.clip = fraction, clip
 
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
-        region = inside_head(images, fraction=self.fraction)[:, None]
+        region = inside(head_mask(images, fraction=self.fraction))[:, None]
         return _standardized(widen(images), region).clamp(*self.clip).to(images.dtype), masks
 
 
