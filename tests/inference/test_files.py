@@ -2,10 +2,11 @@
 
 import csv
 import re
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from PIL import Image
 
 from brainseg.data import phantom
 from brainseg.inference import Ensemble, Predictor, measure, postprocess
-from brainseg.inference.files import TABLE, PredictionError, predict
+from brainseg.inference.files import PAGE, TABLE, PredictionError, predict
 from brainseg.models import ModelSpec, Postprocessing, UNeXt
 from brainseg.transforms import ForegroundZScore
+from tests.pages import PageReader
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,7 @@ def test_one_bad_image_does_not_throw_away_the_others(run: Path, tmp_path: Path)
         assert reason.count(f"{name}.png") == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         TABLE,
+        PAGE,
         *(f"{n}_{k}.png" for n in "az" for k in ("mask", "overlay")),
     }
 
@@ -163,7 +166,12 @@ def test_classes_that_exclude_each_other_are_a_label_map_and_the_background_has_
     gray.save_pretrained(tmp_path / "gray")
     image = write(tmp_path / "slice.png", (48, 40))
     predict(tmp_path / "gray", [image], tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"slice_labels.png", "slice_overlay.png", TABLE}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "slice_labels.png",
+        "slice_overlay.png",
+        TABLE,
+        PAGE,
+    }
     with Image.open(tmp_path / "out" / "slice_labels.png") as file:
         labels = np.asarray(file)
     np.testing.assert_array_equal(labels, Predictor.from_pretrained(tmp_path / "gray").labels(image).numpy())
@@ -237,7 +245,7 @@ def test_a_second_call_goes_on_where_the_first_stopped(run: Path, scans: Path, t
     assert predict(run, [scans / "a"], tmp_path, skip_existing=True) == 3
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
     again = {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != times[path]}
-    assert again == {"a_2_mask.png", "a_2_overlay.png", "volumes.csv"}
+    assert again == {"a_2_mask.png", "a_2_overlay.png", TABLE, PAGE}
 
 
 def test_a_patient_with_a_broken_slice_is_named_and_the_others_are_predicted(
@@ -280,3 +288,59 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         predict(run, [scans / "a"], tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_shows_the_table_all_slices_and_what_could_not_be_predicted(run: Path, tmp_path: Path) -> None:
+    for name in ("p_2/1", "p_2/10", "p_2/9", "p_10/1"):
+        write(tmp_path / "in" / f"{name}.png", (40, 33, 3))
+    write(tmp_path / "in" / "z" / "1.png", (40, 33))
+    with pytest.raises(PredictionError):
+        predict(run, [tmp_path / "in"], tmp_path / "out", patients=True, spacing=(5, 1, 1), threshold=0.4)
+    reader = PageReader(tmp_path / "out" / PAGE)
+    with (tmp_path / "out" / TABLE).open(newline="") as file:
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    assert [row[0] for row in rows] == ["p_2", "p_10"]
+    assert [[exact for _, exact in row] for row in reader.tables[0][1:]] == rows
+    assert {patient: [each["label"] for each in strip] for patient, strip in reader.strips.items()} == {
+        "p_2": ["1", "9", "10"],
+        "p_10": ["1"],
+    }
+    assert "Not predicted: " in reader.text
+    assert f"{tmp_path / 'in' / 'z' / '1.png'}: this network was trained on 3 channels" in reader.text
+
+
+def test_a_page_that_cannot_be_written_is_known_before_the_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match="jinja2"):
+        predict(run, [write(tmp_path / "a.png", (40, 33, 3))], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_something_else_is_not_kept(run: Path, tmp_path: Path) -> None:
+    (tmp_path / TABLE).write_text("patient,label\np,tumour\n")
+    with pytest.raises(ValueError, match=r"volumes.csv is no table of this version: .*voxels.*; predict without"):
+        predict(run, [write(tmp_path / "a.png", (40, 33, 3))], tmp_path, skip_existing=True)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+def test_a_page_shows_what_an_earlier_call_predicted(
+    task: Literal["multilabel", "multiclass"], scans: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = UNeXt(3, 3, channels=(8, 16, 24, 32, 64))
+    model.spec = ModelSpec(task=task, class_names=("a", "b", "c"))
+    model.save_pretrained(tmp_path / "weights")
+    strips = []
+    for _ in range(2):
+        predict(tmp_path / "weights", [scans / "a"], tmp_path / "out", patients=True, skip_existing=True)
+        strips.append(PageReader(tmp_path / "out" / PAGE).strips)
+    assert strips[0] == strips[1]
+    assert {len(each["outlines"][0]) for strip in strips[0].values() for each in strip} == {3 - (task == "multiclass")}
+    for mask in (tmp_path / "out").glob("a_1_*[!y].png"):
+        mask.unlink()
+    predict(tmp_path / "weights", [scans / "a"], tmp_path / "out", patients=True, skip_existing=True)
+    reader = PageReader(tmp_path / "out" / PAGE)
+    assert [each["label"] for each in reader.strips["a"]] == ["a_2", "a_3"]
+    assert f"Not shown: {scans / 'a' / 'a_1.png'}: " in reader.text

@@ -15,6 +15,7 @@ from brainseg.inference import Predictor, measure
 from brainseg.inference.files import PredictionError, predict
 from brainseg.inference.volumes import Scan, find_scans, predict_scan
 from brainseg.models import ModelSpec, Postprocessing, UNeXt
+from tests.pages import PageReader
 
 SHAPE = (36, 40, 5)
 # Turned and flipped against the scanner's frame, with voxels of 1.5 x 1 x 4 mm.
@@ -136,9 +137,17 @@ def test_one_bad_volume_does_not_throw_away_the_others_and_a_second_call_goes_on
     with pytest.raises(PredictionError, match=r"p1: .*p1_t1.nii.gz is truncated") as failed:
         predict(model, [tmp_path / "in"], tmp_path / "out")
     assert failed.value.done == 1
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"p2_mask.nii.gz", "volumes.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "p2_mask.nii.gz",
+        "volumes.csv",
+        "report.html",
+    }
     time = (tmp_path / "out" / "p2_mask.nii.gz").stat().st_mtime_ns
     (tmp_path / "in" / "p1" / "p1_t1.nii.gz").write_bytes(good)
     assert predict(model, [tmp_path / "in"], tmp_path / "out", skip_existing=True) == 2
     assert (tmp_path / "out" / "p1_mask.nii.gz").is_file()
     assert (tmp_path / "out" / "p2_mask.nii.gz").stat().st_mtime_ns == time
+    predict(model, [tmp_path / "in"], tmp_path / "afresh")
+    again, afresh = (PageReader(tmp_path / folder / "report.html").strips for folder in ("out", "afresh"))
+    assert again == afresh
+    assert list(again) == ["p1", "p2"]

@@ -15,7 +15,9 @@ from brainseg.metrics.functional import hausdorff_distance
 from brainseg.models import ModelSpec, SegmentationModel, UNeXt
 from brainseg.training import Evaluation, TrainConfig, evaluate, write_config
 from brainseg.training.config import DataConfig
+from brainseg.training.evaluation import PIXELS
 from brainseg.transforms import create_transform
+from tests.pages import PageReader
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,41 @@ def test_files_hold_what_was_found(evaluation: Evaluation, run: Path) -> None:
     red, green = colours[..., 0] - colours[..., 1], colours[..., 1] - colours[..., 0]
     assert (green > 100).sum() > 100
     assert (red > 100).sum() > 50
+
+
+def test_every_number_of_the_page_is_one_of_the_tables(evaluation: Evaluation) -> None:
+    reader = PageReader(evaluation.folder / "report.html")
+    patients, summary, institutions = reader.tables
+    with (evaluation.folder / "patients.csv").open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: float(row["dice"]))  # the worst come first
+    names = [name.replace(" ", "_") for name, _ in patients[0]]
+    assert set(names) == rows[0].keys()
+    assert [[exact for _, exact in row] for row in patients[1:]] == [[row[name] for name in names] for row in rows]
+    assert list(reader.strips) == [row["patient"] for row in rows]
+    assert all(f"Dice {float(row['dice']):.3f}" in reader.text for row in rows)
+    expected = json.loads((evaluation.folder / "summary.json").read_text())
+    ends = [expected.pop(f"its 95 % interval, {end}") for end in ("from", "to")]
+    assert {row[0][0]: float(row[1][1] or "nan") for row in summary} == pytest.approx(expected, nan_ok=True, abs=0)
+    assert summary[0][0][0] == "mean patient Dice"
+    interval = [
+        float(given["data-value"] or "") for tag, given in reader.elements if tag == "span" and "data-value" in given
+    ]
+    assert interval == ends
+    with (evaluation.folder / "institutions.csv").open(newline="") as file:
+        assert [[exact for _, exact in row] for row in institutions[1:]] == [
+            list(row.values()) for row in csv.DictReader(file)
+        ]
+
+
+def test_the_page_shows_the_masks_that_were_scored(evaluation: Evaluation) -> None:
+    reader = PageReader(evaluation.folder / "report.html")
+    pixels = read_cases(evaluation.folder / "slices.csv")
+    slices = {(patient, int(each["label"])): each for patient, strip in reader.strips.items() for each in strip}
+    assert len(slices) == 15
+    for tp, fp, fn in zip(*(pixels[name] for name in PIXELS), strict=True):
+        (true,), (found,) = slices[str(tp.patient), int(tp.slice or 0)]["outlines"]
+        assert bool(true) == bool(tp.value + fn.value)
+        assert bool(found) == bool(tp.value + fp.value)
 
 
 def test_the_tables_are_printed(evaluation: Evaluation, capsys: pytest.CaptureFixture[str]) -> None:

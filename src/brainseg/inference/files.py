@@ -22,10 +22,18 @@ from brainseg.data.patients import natural_order
 from brainseg.inference import Ensemble, Measures, Predictor, measure, postprocess
 from brainseg.inference.backends import Backend
 from brainseg.inference.components import voxel_volume
-from brainseg.inference.results import LABELS, blank_overlay, by_kind, result_path, write_probabilities
-from brainseg.inference.volumes import find_scans, holds_volumes, predict_scan
+from brainseg.inference.page import prediction_page
+from brainseg.inference.results import (
+    LABELS,
+    blank_overlay,
+    by_kind,
+    read_foreground,
+    result_path,
+    write_probabilities,
+)
+from brainseg.inference.volumes import find_scans, holds_volumes, predict_scan, show_scan
 from brainseg.models import ModelSpec, Postprocessing
-from brainseg.report import write_rows
+from brainseg.report import Pictures, check_pages, write_page, write_rows
 from brainseg.visualization import brightened, draw_outlines
 
 
@@ -43,7 +51,7 @@ class PredictionError(ValueError):
 
 
 RESULT = re.compile(r"_(mask(_\d+)?|labels|instances|overlay)$")
-TABLE = "volumes.csv"
+TABLE, PAGE = "volumes.csv", "report.html"
 
 
 def predict(
@@ -63,12 +71,12 @@ def predict(
     skip_existing: bool = False,
     sequences: Sequence[str] | None = None,
 ) -> int:
-    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image, and one table, `volumes.csv`.
+    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image, `volumes.csv` and `report.html`.
 
     With several classes that may overlap there is a mask for each, `<name>_mask_0.png` and so on; with classes that
     exclude each other one label map, `<name>_labels.png` (class 0 the background). Images in folders keep the path that
     they have there; masks and overlays, by the names that they get here, are left out. The table has a row of
-    `Measures` for each class of each image, or of each patient.
+    `Measures` for each class of each image, or of each patient; the page shows it with all slices.
 
     NIfTI volumes become NIfTI volumes (`predict_scan`): files, folders of a case, or folders of such.
 
@@ -107,42 +115,60 @@ def predict(
         raise ValueError("postprocessing is done to the slices of a patient together; predict with patients=True")
     if spacing is not None:
         voxel_volume(spacing)  # refused before anything is done
+    check_pages()
     predictor = _open(model, threshold=threshold, tta=tta, windows=windows, backend=backend)
     scans = _scans(find_places(images), by_folder=patients)
-    named = predictor.spec.channel_names if sequences is None else sequences
+    spec = predictor.spec
+    named = spec.channel_names if sequences is None else sequences
     patients_of_volumes = [scan for path in volumes for scan in find_scans(path, named, predictor.in_channels)]
     _check_names([*scans, *(scan.name for scan in patients_of_volumes)])
     table = _Table(output / TABLE, keep=skip_existing)
-    reasons, done = [], 0
-    shown_channel = predictor.spec.shown_channel if channel is None else channel
-    for name, slices in track(scans.items(), "Predicting", transient=True, disable=len(scans) < 2):
-        if skip_existing and all(result_path(output / target, "overlay").is_file() for target in slices):
-            done += len(slices)
-            continue
-        tensors, likely, problems = _predict(slices.values(), predictor)
-        reasons += problems
-        if problems:
-            continue
-        steps = postprocessing if patients else Postprocessing()
-        masks = postprocess(torch.stack(likely), predictor.spec, steps=steps, spacing=spacing)
-        for target, image, mask, each in zip(slices, tensors, masks, likely, strict=True):
-            place = output / target
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if probabilities:
-                write_probabilities(each, place)
-            _write(place, brightened(image, shown_channel), mask, predictor.spec)
-        table.replace(name, measure(masks, predictor.spec, patient=name, spacing=spacing))
-        done += len(slices)
-    for scan in track(patients_of_volumes, "Predicting", transient=True, disable=len(patients_of_volumes) < 2):
-        if not (skip_existing and table.holds(scan.name)):
-            output.mkdir(parents=True, exist_ok=True)
-            chosen: dict[str, Any] = {"postprocessing": postprocessing, "probabilities": probabilities}
-            try:
-                table.replace(scan.name, predict_scan(predictor, scan, output, **chosen))
-            except (ValueError, MemoryError, RuntimeError) as error:
-                reasons.append(f"{scan.images[0].parent}: {error}")
+    reasons, hidden, done = [], list[str](), 0
+    shown_channel = spec.shown_channel if channel is None else channel
+    with Pictures() as pictures:
+        for name, slices in track(scans.items(), "Predicting", transient=True, disable=len(scans) < 2):
+            if skip_existing and all(result_path(output / target, "overlay").is_file() for target in slices):
+                hidden += _show(pictures, name, slices, output, spec, shown_channel)
+                done += len(slices)
                 continue
-        done += 1
+            tensors, likely, problems = _predict(slices.values(), predictor)
+            reasons += problems
+            if problems:
+                continue
+            steps = postprocessing if patients else Postprocessing()
+            masks = postprocess(torch.stack(likely), spec, steps=steps, spacing=spacing)
+            for target, image, mask, each in zip(slices, tensors, masks, likely, strict=True):
+                place = output / target
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if probabilities:
+                    write_probabilities(each, place)
+                shown = brightened(image, shown_channel)
+                _write(place, shown, mask, spec)
+                pictures.add(name, target.name, shown, mask[spec.foreground.start :].numpy())
+            table.replace(name, measure(masks, spec, patient=name, spacing=spacing))
+            done += len(slices)
+        for scan in track(patients_of_volumes, "Predicting", transient=True, disable=len(patients_of_volumes) < 2):
+            if skip_existing and table.holds(scan.name):
+                try:
+                    show_scan(pictures, scan, output, spec, shown_channel)
+                except (OSError, ValueError) as error:
+                    hidden.append(str(error))
+            else:
+                output.mkdir(parents=True, exist_ok=True)
+                chosen: dict[str, Any] = {"postprocessing": postprocessing, "probabilities": probabilities}
+                try:
+                    rows = predict_scan(predictor, scan, output, pictures=pictures, channel=shown_channel, **chosen)
+                    table.replace(scan.name, rows)
+                except (ValueError, MemoryError, RuntimeError) as error:
+                    reasons.append(f"{scan.images[0].parent}: {error}")
+                    continue
+            done += 1
+        if measures := table.measures():
+            case = "patient" if patients or patients_of_volumes else "image"
+            names = [spec.class_names[k] for k in spec.foreground]
+            notes = [*(f"Not predicted: {reason}" for reason in reasons), *(f"Not shown: {text}" for text in hidden)]
+            page = prediction_page(output.resolve().name, measures, names, case=case, notes=notes)
+            write_page(page, pictures, output / PAGE)
     if reasons:
         raise PredictionError(reasons, done)
     return done
@@ -153,11 +179,11 @@ class _Table:
 
     def __init__(self, path: Path, *, keep: bool) -> None:
         self.path = path
-        self.rows: dict[str, list[Mapping[str, Any]]] = {}
+        self.rows: dict[str, list[Measures]] = {}
         if keep and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
-                    self.rows.setdefault(row["patient"], []).append(row)
+                    self.rows.setdefault(row["patient"], []).append(_measures(row, path))
         self.patients = sorted(self.rows, key=natural_order)
 
     def holds(self, patient: str) -> bool:
@@ -166,8 +192,21 @@ class _Table:
     def replace(self, patient: str, rows: Sequence[Measures]) -> None:
         if patient not in self.rows:
             insort(self.patients, patient, key=natural_order)
-        self.rows[patient] = [row._asdict() for row in rows]
-        write_rows([row for each in self.patients for row in self.rows[each]], self.path)
+        self.rows[patient] = list(rows)
+        write_rows([row._asdict() for row in self.measures()], self.path)
+
+    def measures(self) -> list[Measures]:
+        """All rows, in the order of the table."""
+        return [row for patient in self.patients for row in self.rows[patient]]
+
+
+def _measures(row: Mapping[str, str], path: Path) -> Measures:
+    try:
+        return Measures(**{name: kind(row[name]) for name, kind in Measures.__annotations__.items()})
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no table of this version: {error}; predict without --skip-existing, or to another folder"
+        ) from error
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -213,6 +252,25 @@ def _predict(paths: Iterable[Path], predictor: Predictor) -> tuple[list[Tensor],
         except (OSError, ValueError, MemoryError, RuntimeError) as error:  # torch's word for memory is the last
             reasons.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     return images, likely, reasons
+
+
+def _show(
+    pictures: Pictures, name: str, slices: Mapping[Path, Path], output: Path, spec: ModelSpec, channel: int | None
+) -> list[str]:
+    """Adds slices and the masks that an earlier call wrote of them; returns why some cannot be shown."""
+    problems = []
+    for target, path in slices.items():
+
+        def read(kind: str, place: Path = output / target) -> NDArray[Any]:
+            pixels: NDArray[Any] = read_image(result_path(place, kind))[0]
+            return pixels
+
+        try:
+            shown = brightened(to_unit_range(read_image(path)), channel)
+            pictures.add(name, target.name, shown, read_foreground(read, spec))
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: {error}")
+    return problems
 
 
 def _scans(found: Mapping[Path, Path], *, by_folder: bool) -> dict[str, dict[Path, Path]]:

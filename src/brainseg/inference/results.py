@@ -1,6 +1,8 @@
 """What is written of a prediction, of slices and of volumes alike."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,8 +24,24 @@ def by_kind(masks: Tensor, spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
     if spec.task == "multiclass":
         return {LABELS: masks.byte().argmax(-3).byte().numpy()}
     each = masks.byte().numpy()
-    names = ["mask"] if spec.num_classes == 1 else [f"mask_{k}" for k in range(spec.num_classes)]
-    return {name: each[..., k, :, :] for k, name in enumerate(names)}
+    return {name: each[..., k, :, :] for k, name in enumerate(_kinds(spec))}
+
+
+def read_foreground(read: Callable[[str], NDArray[Any]], spec: ModelSpec) -> NDArray[np.bool_]:
+    """The masks (..., K, H, W) that files hold, all classes but the background.
+
+    Args:
+        read: what the file of a kind, as in `by_kind`, holds: (..., H, W), positive where something is.
+        spec: of the network that found it.
+    """
+    if spec.task == "multiclass":
+        labels = read(LABELS)
+        return np.stack([labels == k for k in spec.foreground], axis=-3)
+    return np.stack([read(kind) > 0 for kind in _kinds(spec)], axis=-3)
+
+
+def _kinds(spec: ModelSpec) -> list[str]:
+    return ["mask"] if spec.num_classes == 1 else [f"mask_{k}" for k in range(spec.num_classes)]
 
 
 def result_path(place: Path, kind: str) -> Path:

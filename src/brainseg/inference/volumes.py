@@ -6,18 +6,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 
 from brainseg._whole import written_whole
 from brainseg.data import to_unit_range
 from brainseg.data.files import VOLUMES, find_volumes, one_spelling, volume_name
-from brainseg.data.nifti import Grid, read_voxels
+from brainseg.data.nifti import Axis, Grid, read_voxels
 from brainseg.data.volumes import LABEL, common_grid, in_16_bits
 from brainseg.inference.components import postprocess
 from brainseg.inference.measures import Measures, measure
 from brainseg.inference.predictor import Predictor
-from brainseg.inference.results import by_kind, write_probabilities
-from brainseg.models import Postprocessing
+from brainseg.inference.results import by_kind, read_foreground, write_probabilities
+from brainseg.models import ModelSpec, Postprocessing
+from brainseg.report import Pictures
+from brainseg.visualization import brightened
 
 AT_ONCE = 8  # slices that the network sees
 
@@ -79,6 +82,8 @@ def predict_scan(
     *,
     postprocessing: Postprocessing | None = None,
     probabilities: bool = False,
+    pictures: Pictures | None = None,
+    channel: int | None = None,
 ) -> list[Measures]:
     """Writes `<case>_mask.nii.gz` in the grid and with the header of the first image, and measures what was found.
 
@@ -91,6 +96,8 @@ def predict_scan(
         output: an existing folder.
         postprocessing: None for that of the weights.
         probabilities: write `<case>_probabilities.npy` too, (S, K, H, W) float32.
+        pictures: that the slices are added to, all of one brightness.
+        channel: that they show, as for `brightened`.
 
     Returns:
         a row for each class but the background.
@@ -100,7 +107,7 @@ def predict_scan(
         OSError: results cannot be written.
     """
     grid, axis, spec = common_grid(scan.images), predictor.spec.axis, predictor.spec
-    slices = np.stack([grid.to_slices(in_16_bits(read_voxels(path)), axis) for path in scan.images], axis=1)
+    slices = _read(scan, grid, axis)
     parts = np.array_split(slices, -(-len(slices) // AT_ONCE))
     likely = torch.cat([predictor.probabilities(to_unit_range(few)) for few in parts])
     spacing = grid.spacing(axis)
@@ -109,7 +116,41 @@ def predict_scan(
         write_probabilities(likely, output / scan.name)
     for kind, volume in by_kind(masks, spec).items():
         _write(grid.from_slices(volume, axis), grid, scan.images[0], output / f"{scan.name}_{kind}.nii.gz")
+    if pictures is not None:
+        _show(pictures, scan.name, slices, masks[:, spec.foreground.start :].numpy(), channel)
     return measure(masks, spec, patient=scan.name, spacing=spacing)
+
+
+def show_scan(pictures: Pictures, scan: Scan, output: Path, spec: ModelSpec, channel: int | None) -> None:
+    """Adds the slices of a patient and the masks that `predict_scan` wrote to the output.
+
+    Raises:
+        FileNotFoundError: a mask is not there.
+        ValueError: volumes that cannot be read.
+    """
+    grid, axis = common_grid(scan.images), spec.axis
+
+    def read(kind: str) -> NDArray[Any]:
+        return grid.to_slices(read_voxels(output / f"{scan.name}_{kind}.nii.gz"), axis)
+
+    masks = np.moveaxis(read_foreground(read, spec), 0, 1)
+    _show(pictures, scan.name, _read(scan, grid, axis), masks, channel)
+
+
+def _read(scan: Scan, grid: Grid, axis: Axis) -> NDArray[np.uint16]:
+    """Slices (S, C, H, W)."""
+    return np.stack([grid.to_slices(in_16_bits(read_voxels(path)), axis) for path in scan.images], axis=1)
+
+
+def _show(
+    pictures: Pictures, patient: str, slices: NDArray[np.uint16], masks: NDArray[np.bool_], channel: int | None
+) -> None:
+    """Adds slices (S, C, H, W) with their masks (S, K, H, W), numbered from 0."""
+    # One below the other they are one picture, so that the ends of the head stay as dark as they are.
+    height = slices.shape[2]
+    column = brightened(rearrange(to_unit_range(slices), "s c h w -> c (s h) w"), channel)
+    for number, mask in enumerate(masks):
+        pictures.add(patient, number, column[..., number * height : (number + 1) * height, :], mask)
 
 
 def _checked(

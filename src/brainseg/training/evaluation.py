@@ -21,16 +21,17 @@ from brainseg.data import SliceDataset, institution, read_split
 from brainseg.inference import Predictor
 from brainseg.metrics import Case, write_cases
 from brainseg.metrics.base import CaseMetric
-from brainseg.report import write_rows, write_values
+from brainseg.report import Pictures, check_pages, write_page, write_rows, write_values
 from brainseg.report.screen import print_table
 from brainseg.training.config import read_config
 from brainseg.training.datasets import open_part
+from brainseg.training.page import evaluation_page
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
 from brainseg.training.targets import check_exclusive
 from brainseg.visualization import ShownCase, brightened, draw_cases
 
 IMAGES = "By image, each counted as a patient: whose they are is not known"
-FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png")
+FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png", "report.html")
 BY_PATIENT = {"dice": "dice_patient", "iou": "iou_patient", "recall": "recall", "precision": "precision"}
 """Columns of patients.csv, and the scores that they hold."""
 PIXELS = ("true_positives", "false_positives", "false_negatives")
@@ -74,7 +75,7 @@ class Evaluation(NamedTuple):
         patients: a row each, sorted by name.
         summary: mean of the patients with its 95 % interval (patients resampled), median, pooled, by slice and batch;
             surfaces and lesions by slice; of several classes the Dice of each by its name.
-        folder: of patients.csv, slices.csv, institutions.csv, summary.json and cases.png.
+        folder: of patients.csv, slices.csv, institutions.csv, summary.json, cases.png and report.html.
         case: "patient", or "image" where patients are not known and each image counts as one.
     """
 
@@ -105,6 +106,8 @@ class Evaluation(NamedTuple):
         print_table(table)
         console = Console(markup=False)
         console.print(f"Tables and the picture of cases: {self.folder.resolve()}", soft_wrap=True, highlight=False)
+        page = self.folder.resolve() / "report.html"
+        console.print(f"A page to look at: {page}", soft_wrap=True, highlight=False)
 
     def institutions(self) -> list[dict[str, Any]]:
         """For each institution its name and number of patients, and of their Dice scores the mean and the worst."""
@@ -179,9 +182,9 @@ def evaluate(
         part: "train", "validation" or "test".
         split: other JSON file of patients.
         root: folder of the data; None for that of the run.
-        output: folder for the tables and the picture, which must not hold such already; None for `evaluation/<part>` in
+        output: folder for tables, picture and page, which must not hold such already; None for `evaluation/<part>` in
             the run, which is kept for the run's own split and data, and written anew each time.
-        channel: of the images, that the picture shows; None for what the spec of the weights names.
+        channel: of the images, that pictures show; None for what the spec of the weights names.
 
     Raises:
         FileNotFoundError: no run, no best weights yet, or no data.
@@ -202,20 +205,36 @@ def evaluate(
         raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
     dataset = open_part(data, patients, part)
     _check_classes(predictor.spec.class_names, dataset)
-    scored = _score(predictor, dataset, data.batch_size if len(set(dataset.shapes)) == 1 else 1)
-    rows = _rows(scored)
-    cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
+    channel = predictor.spec.shown_channel if channel is None else channel
+    check_pages()
+    with Pictures() as pictures:
+        batch_size = data.batch_size if len(set(dataset.shapes)) == 1 else 1
+        scored = _score(predictor, dataset, batch_size, pictures, channel)
+        rows = _rows(scored)
+        cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
 
-    evaluation = Evaluation(rows, _summary(scored, rows), folder, dataset.case)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_rows(_patients(scored, rows), folder / "patients.csv")
-    by_slice = {"dice": "dice_slice", **{name: name for name in BY_SLICE}}
-    tables = {column: scored.metric(name).per_case() for column, name in by_slice.items()}
-    write_cases(folder / "slices.csv", {**tables, **scored.pixels}, names=scored.class_names)
-    write_rows(evaluation.institutions(), folder / "institutions.csv")
-    write_values(evaluation.summary, folder / "summary.json")
-    with written_whole(folder / "cases.png") as file:
-        cases.savefig(file, dpi=120)
+        evaluation = Evaluation(rows, _summary(scored, rows), folder, dataset.case)
+        folder.mkdir(parents=True, exist_ok=True)
+        of_patients = _patients(scored, rows)
+        write_rows(of_patients, folder / "patients.csv")
+        by_slice = {"dice": "dice_slice", **{name: name for name in BY_SLICE}}
+        tables = {column: scored.metric(name).per_case() for column, name in by_slice.items()}
+        write_cases(folder / "slices.csv", {**tables, **scored.pixels}, names=scored.class_names)
+        write_rows(evaluation.institutions(), folder / "institutions.csv")
+        write_values(evaluation.summary, folder / "summary.json")
+        with written_whole(folder / "cases.png") as file:
+            cases.savefig(file, dpi=120)
+        page = evaluation_page(
+            run,
+            part,
+            case=dataset.case,
+            class_names=scored.class_names,
+            summary=evaluation.summary,
+            patients=of_patients,
+            dice={row.patient: row.dice for row in rows},
+            institutions=evaluation.institutions(),
+        )
+        write_page(page, pictures, folder / "report.html")
     return evaluation
 
 
@@ -245,7 +264,9 @@ def _check_classes(expected: Sequence[str], dataset: SliceDataset) -> None:
         )
 
 
-def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> Scored:
+def _score(
+    predictor: Predictor, dataset: SliceDataset, batch_size: int, pictures: Pictures, channel: int | None
+) -> Scored:
     names = scored_names(predictor.spec)
     scores = create_scores(names)
     scores.add_metrics(create_details(len(names)))
@@ -255,6 +276,10 @@ def _score(predictor: Predictor, dataset: SliceDataset, batch_size: int) -> Scor
         logits = predictor.logits(batch["image"]).cpu()
         found, true, valid = scored_masks(predictor.spec, logits, batch)
         scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)
+        for i, patient in enumerate(batch["patient"]):
+            shown = brightened(batch["image"][i], channel)
+            masks = (mask[i] if valid is None else mask[i] & valid[i] for mask in (found, true))
+            pictures.add(patient, int(batch["slice"][i]), shown, *(mask.numpy() for mask in masks))
     return Scored(scores, names, dataset, batch_size)
 
 
@@ -357,7 +382,6 @@ def _cases(scored: Scored, rows: Sequence[PatientScore], predictor: Predictor, c
     known = [row for row in rows if not math.isnan(row.dice)] or rows
     ranked = sorted(known, key=lambda row: row.dice, reverse=True)
     places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
-    channel = predictor.spec.shown_channel if channel is None else channel
     cases = []
     for name, place in places.items():
         row = ranked[place]

@@ -19,6 +19,18 @@ def class_colors(number: int) -> list[tuple[float, float, float]]:
     return [tuple(hsv_to_rgb((k / number, 0.7, 1.0)).tolist()) for k in range(number)]
 
 
+def outline_colors(number: int) -> list[tuple[str, str]]:
+    """For each of so many classes the colours of its true and of its predicted outline, as #rrggbb.
+
+    Of several classes both are that of `class_colors`, and the true outline is dashed.
+    """
+    from matplotlib.colors import to_hex
+
+    if number == 1:
+        return [(to_hex(TRUE_COLOR), to_hex(PREDICTED_COLOR))]
+    return [(to_hex(color), to_hex(color)) for color in class_colors(number)]
+
+
 def draw_outlines(
     axes: "Axes", image: ArrayLike, target: ArrayLike | None = None, prediction: ArrayLike | None = None
 ) -> None:
@@ -49,23 +61,51 @@ def draw_outlines(
         raise ValueError(f"an image of {picture.dtype} is not in [0, 1]; give image / 255")
     axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
     axes.autoscale(False)  # outlines at the border would widen the view
-    for given, color, style in ((target, TRUE_COLOR, "dashed"), (prediction, PREDICTED_COLOR, "solid")):
+    for kind, (given, style) in enumerate(((target, "dashed"), (prediction, "solid"))):
         masks = _as_masks(given, picture.shape[:2]) if given is not None else ()
-        several = len(masks) > 1
-        for mask, of_class in zip(masks, class_colors(len(masks)) if several else [color], strict=False):
-            draw_outline(axes, mask, of_class, style if several else "solid")
+        for mask, colors in zip(masks, outline_colors(len(masks)), strict=True):
+            draw_outline(axes, mask, colors[kind], style if len(masks) > 1 else "solid")
     axes.set_axis_off()
 
 
 def draw_outline(axes: "Axes", mask: NDArray[np.bool_], color: Any, style: str = "solid") -> None:
     """Draws the outline of a mask (H, W), or nothing if it is empty."""
-    if not mask.any():
-        return
-    # A frame of background closes the outline of a mask that touches the border.
+    if mask.any():
+        axes.contour(*_framed(mask), levels=[0.5], colors=[color], linewidths=1, linestyles=style)
+
+
+def _framed(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.float32]]:
+    """Columns, rows and values of a mask in a frame of background, which closes outlines that touch the border."""
     height, width = mask.shape
-    padded = np.pad(mask, 1).astype(np.float32)
-    places = np.arange(-1, width + 1), np.arange(-1, height + 1)
-    axes.contour(*places, padded, levels=[0.5], colors=[color], linewidths=1, linestyles=style)
+    return np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask, 1).astype(np.float32)
+
+
+def outline_path(mask: NDArray[np.bool_]) -> str:
+    """The outline that `draw_outlines` draws, as the data of an SVG path in half pixels; empty of an empty mask.
+
+    The picture's upper left corner is the origin, so that the centre of the first pixel lies at (1, 1).
+
+    Args:
+        mask: (H, W) bool.
+
+    >>> outline_path(np.array([[True]]))
+    'M0 1l1-1 1 1-1 1z'
+    """
+    from contourpy import contour_generator
+
+    if not mask.any():
+        return ""
+    columns, rows, values = _framed(mask)
+    parts = []
+    for line in contour_generator(columns, rows, values).lines(0.5):
+        points = (2 * np.asarray(line) + 1).round().astype(int)
+        steps = np.diff(points, axis=0)
+        # Neighbours of one direction are one step; the last one is what closing draws.
+        turns = np.flatnonzero((np.diff(steps, axis=0) != 0).any(1)) + 1
+        x, y = points[0]
+        joined = np.add.reduceat(steps, [0, *turns], axis=0)[:-1].ravel()
+        parts.append(f"M{x} {y}l{' '.join(map(str, joined)).replace(' -', '-')}z")
+    return "".join(parts)
 
 
 def as_array(values: ArrayLike) -> NDArray[Any]:

@@ -1,0 +1,91 @@
+"""The page of an evaluation."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from brainseg.report import Chart, Page, Quantity, create_chart
+
+NO_CASES = "It is not known whose the images are: each counts as a patient."
+
+
+def evaluation_page(
+    run: Path,
+    part: str,
+    *,
+    case: str,
+    class_names: Sequence[str],
+    summary: Mapping[str, float],
+    patients: Sequence[Mapping[str, Any]],
+    dice: Mapping[str, float],
+    institutions: Sequence[Mapping[str, Any]],
+) -> Page:
+    """What stands on it beside the pictures; the worst patients come first, those without a score last.
+
+    Args:
+        run: folder of the run, whose curves are shown.
+        part: of its split.
+        case: "patient" or "image".
+        class_names: of those that are scored.
+        summary: as in summary.json.
+        patients: as in patients.csv.
+        dice: of each patient, over the classes.
+        institutions: as in institutions.csv.
+    """
+
+    def order(row: Mapping[str, Any]) -> tuple[bool, float]:
+        score = dice[row["patient"]]
+        return math.isnan(score), score
+
+    # On a phone the first columns are those that are seen.
+    last = ("institution", "slices", "tumour_slices")
+    rows = [{**{k: row[k] for k in row if k not in last}, **{k: row[k] for k in last}} for row in patients]
+
+    return Page(
+        title=f"{run.resolve().name}: {part}",
+        case=case,
+        summary=_quantities(summary),
+        rows=sorted(rows, key=order),
+        sorted_by="dice" if "dice" in rows[0] else None,
+        captions={
+            patient: "nothing there, nothing found" if math.isnan(score) else f"Dice {score:.3f}"
+            for patient, score in dice.items()
+        },
+        class_names=class_names,
+        truth=True,
+        groups=institutions if len(institutions) > 1 else (),
+        charts=_charts(run),
+        notes=[NO_CASES] if case == "image" else [],
+    )
+
+
+def _quantities(summary: Mapping[str, float]) -> list[Quantity]:
+    """The scores, the mean of patients first, and its interval with it."""
+    first = "mean patient Dice"
+    ends = [f"its 95 % interval, {end}" for end in ("from", "to")]
+    low, high = (summary[end] for end in ends)
+    headline = Quantity(first, summary[first], None if math.isnan(low) else (low, high))
+    return [headline, *(Quantity(*item) for item in summary.items() if item[0] not in (first, *ends))]
+
+
+def _charts(run: Path) -> list[Chart]:
+    """Losses, and the Dice of validation patients beside the score that chose the epoch; none without their table."""
+    if not (run / "metrics.csv").is_file():
+        return []
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return []
+    epochs = [int(row["epoch"]) for row in rows]
+    best = run / "best" / "metrics.json"
+    kept = int(json.loads(best.read_text())["epoch"]) if best.is_file() else None
+    scores = [name for name in rows[0] if name.startswith(("val_dice_patient", "val_dice_slice", "val_iou_patient"))]
+    columns = {"Loss": ["train_loss", "val_loss"], "Scores": scores}
+    return [
+        create_chart(title, epochs, {name: [float(row[name]) for row in rows] for name in names}, kept=kept)
+        for title, names in columns.items()
+        if names
+    ]
