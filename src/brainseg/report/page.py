@@ -95,6 +95,8 @@ def write_page(page: Page, pictures: Pictures, path: Path) -> None:
         ImportError: jinja2 is not installed.
         OSError: a full or read-only disk.
     """
+    from matplotlib.colors import to_hex
+
     environment = _environment()
     script = (HERE / "page.js").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -102,7 +104,7 @@ def write_page(page: Page, pictures: Pictures, path: Path) -> None:
     shown = [patient for patient in order if patient in pictures.slices]
     pieces = environment.get_template("page.html").generate(
         page=page,
-        colors=outline_colors(len(page.class_names)),
+        colors=[tuple(map(to_hex, pair)) for pair in outline_colors(len(page.class_names))],
         places={patient: number for number, patient in enumerate(shown)},
         strips=(_strip(patient, page.captions[patient], pictures) for patient in shown),
         chart_size=(WIDTH, HEIGHT),

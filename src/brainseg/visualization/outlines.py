@@ -9,6 +9,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Color = str | tuple[float, float, float]
 TRUE_COLOR, PREDICTED_COLOR = "lime", "red"
 
 
@@ -19,16 +20,14 @@ def class_colors(number: int) -> list[tuple[float, float, float]]:
     return [tuple(hsv_to_rgb((k / number, 0.7, 1.0)).tolist()) for k in range(number)]
 
 
-def outline_colors(number: int) -> list[tuple[str, str]]:
-    """For each of so many classes the colours of its true and of its predicted outline, as #rrggbb.
+def outline_colors(number: int) -> list[tuple[Color, Color]]:
+    """For each of so many classes the colours of its true and of its predicted outline.
 
     Of several classes both are that of `class_colors`, and the true outline is dashed.
     """
-    from matplotlib.colors import to_hex
-
     if number == 1:
-        return [(to_hex(TRUE_COLOR), to_hex(PREDICTED_COLOR))]
-    return [(to_hex(color), to_hex(color)) for color in class_colors(number)]
+        return [(TRUE_COLOR, PREDICTED_COLOR)]
+    return [(color, color) for color in class_colors(number)]
 
 
 def draw_outlines(
