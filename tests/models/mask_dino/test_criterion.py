@@ -166,6 +166,10 @@ def test_infinite_predictions_are_named() -> None:
     given.aux[0].pred_boxes[:] = torch.nan
     with pytest.warns(RuntimeWarning, match="the loss is not finite, nor are pred_boxes of aux0"):
         SetCriterion(2, num_points=20, denoising="no")(given, targets())
+    criterion = SetCriterion(2, num_points=20)
+    criterion.weights["box"] = math.nan
+    with pytest.warns(RuntimeWarning, match="the loss is not finite, nor are the weight of box;"):
+        criterion(predictions(), targets())
 
 
 def test_predictions_of_evaluation_are_refused_for_want_of_masks() -> None:
@@ -205,6 +209,7 @@ def test_the_number_of_objects_is_the_mean_over_processes(monkeypatch: pytest.Mo
         ({"things": [2]}, r"things must be some of the classes 0 to 1, got \[2\]"),
         ({"things": "0"}, "things must be some of the classes"),
         ({"things": 1}, "things must be some of the classes"),
+        ({"matcher": "hungarian"}, "matcher must be a HungarianMatcher or None, got 'hungarian'"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -92,6 +92,10 @@ def test_denoising_and_criterion_get_the_same_targets() -> None:
     predictions = model.forward_queries(images(), targets)
     with pytest.raises(ValueError, match=r"targets of \[1, 0\] objects, and the criterion got targets of \[0, 0\]"):
         model.criterion(predictions, targets_from_masks(torch.zeros(2, 1, 64, 96)))
+    with pytest.raises(ValueError, match="got NoneType for 2 images; give a list with one for each"):
+        model.criterion(predictions, None)
+    with pytest.raises(ValueError, match=r"target 0 must have labels and masks, .*got NoneType"):
+        model.criterion(predictions, [None, None])
 
 
 def test_a_step_with_more_objects_than_slots_or_none_at_all_goes_on_and_is_warned_of_once() -> None:
@@ -304,6 +308,16 @@ def test_masks_of_another_size_are_refused() -> None:
     for mode in (True, False):
         with pytest.raises(ValueError, match=r"masks of target 0 are \(1, 32, 48\), and the image has .*\(64, 96\)"):
             small().train(mode).forward_queries(images(), targets_from_masks(disk()[..., ::2, ::2]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_images_that_are_not_finite_are_named(value: float) -> None:
+    x = images(3)
+    x[0, 1, 5, 5] = x[2, 0, 0, 0] = value
+    model = small().eval()
+    for call in (model, model.forward_queries, model.forward_intermediates, model.train()):
+        with pytest.raises(ValueError, match=r"images 0, 2 of 3 hold NaN or infinity; leave them out"):
+            call(x)
 
 
 def test_an_empty_batch_has_empty_logits() -> None:

@@ -52,7 +52,7 @@ class SetCriterion(nn.Module):
         things: classes whose boxes count; None for all.
 
     Raises:
-        ValueError: arguments out of range, weights that are no numbers.
+        ValueError: arguments out of range, weights that are no numbers, another matcher.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class SetCriterion(nn.Module):
         check_choice("denoising", denoising, DenoisingMode)
         self.num_classes = check_count("num_classes", num_classes)
         self.num_points = check_count("num_points", num_points)
+        if not isinstance(matcher, HungarianMatcher | None):
+            raise ValueError(f"matcher must be a HungarianMatcher or None, got {matcher!r}")
         self.matcher = matcher or HungarianMatcher(num_points=num_points)
         self.weights = {**WEIGHTS, **checked_weights(weights or {})}
         self.candidates = int(check_between("oversample", oversample, 1, 1000) * num_points)
@@ -99,8 +101,8 @@ class SetCriterion(nn.Module):
             ImportError: scipy is missing.
 
         Warns:
-            RuntimeWarning: a total that is not finite, with the names of the predictions to blame. It is no error,
-                since loss scaling leaves such steps out.
+            RuntimeWarning: a total that is not finite, with the names of the predictions or weights to blame. It is no
+                error, since loss scaling leaves such steps out.
         """
         objects = self._objects(predictions, targets)
         device = objects.labels.device
@@ -125,7 +127,7 @@ class SetCriterion(nn.Module):
                 more, dn_parts = self._summed(losses, stages)
                 total, parts = total + more, {**parts, **dn_parts}
         if not math.isfinite(total.item()):
-            _warn_of_infinite(predictions)
+            _warn_of_infinite(predictions, self.weights)
         return total, parts
 
     def _summed(self, losses: Mapping[str, Tensor], stages: Sequence[Stage]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -299,17 +301,20 @@ def _is_class(k: object, num_classes: int) -> bool:
     return isinstance(k, Integral) and not isinstance(k, bool) and 0 <= int(k) < num_classes
 
 
-def _warn_of_infinite(predictions: QueryPredictions) -> None:
+def _warn_of_infinite(predictions: QueryPredictions, weights: Mapping[str, float]) -> None:
     layers = {"last": predictions, **{f"aux{i}": layer for i, layer in enumerate(predictions.aux)}}
     layers |= {"interm": predictions.interm} if predictions.interm is not None else {}
+    if (dn := predictions.dn) is not None:
+        layers |= {"last_dn": dn, **{f"aux{i}_dn": layer for i, layer in enumerate(dn.aux)}}
     found = [
         f"{name} of {stage}"
         for stage, layer in layers.items()
         for name in ("pred_logits", "pred_masks", "pred_boxes")
         if not getattr(layer, name).isfinite().all()
     ]
+    found += [f"the weight of {name}" for name, weight in weights.items() if not math.isfinite(weight)]
     warnings.warn(
-        f"the loss is not finite, nor are {', '.join(found) or 'some denoising predictions'}; lower the learning rate, "
+        f"the loss is not finite, nor are {', '.join(found) or 'differences of predictions'}; lower the learning rate, "
         "or use bfloat16 in place of float16",
         RuntimeWarning,
         stacklevel=3,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+import torch
 from torch import Tensor, nn
 
 from brainseg.checks import check_count, check_counts
@@ -46,7 +47,7 @@ class MaskDINO(SegmentationModel):
         a multiple of 32 with zeros.
 
     Raises:
-        ValueError: arguments out of range or that exclude each other; images that do not fit.
+        ValueError: arguments out of range or that exclude each other; images that do not fit, or hold NaN or infinity.
 
     Example:
         >>> import torch
@@ -176,6 +177,17 @@ class MaskDINO(SegmentationModel):
             self.encode(self._pad(images)), targets, rand=rand, image_size=(images.shape[-2], images.shape[-1])
         )
         return predictions
+
+    def _check(self, images: Tensor) -> None:
+        super()._check(images)
+        if torch.compiler.is_compiling() or images.is_meta:
+            return
+        # Attention would spread one such pixel over the whole image, and nothing would be found in it.
+        if unsound := (~images.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist():
+            raise ValueError(
+                f"images {', '.join(map(str, unsound))} of {len(images)} hold NaN or infinity; leave them out, or set "
+                "such pixels by torch.nan_to_num"
+            )
 
     def encode(self, x: Tensor) -> list[Tensor]:
         features: list[Tensor] = self._run(self.backbone, x)

@@ -40,8 +40,10 @@ class Objects:
 
     def are_those_of(self, targets: Sequence[Target]) -> bool:
         """Whether they were made of these very tensors, which are checked and padded then."""
-        return len(targets) == len(self.targets) and all(
-            {key: id(value) for key, value in given.items()} == {key: id(value) for key, value in own.items()}
+        if not isinstance(targets, list | tuple) or len(targets) != len(self.targets):
+            return False
+        return all(
+            isinstance(given, dict) and {k: id(x) for k, x in given.items()} == {k: id(x) for k, x in own.items()}
             for given, own in zip(targets, self.targets, strict=True)
         )
 
