@@ -87,14 +87,14 @@ def test_predict_names_what_failed_and_finishes_the_rest(
 
 
 @pytest.mark.parametrize(("options", "expected"), [([], 1), (["--keep_freed_memory=false"], 0)])
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo", "benchmark"])
+@pytest.mark.parametrize("command", ["train", "cross-validate", "evaluate", "predict", "demo", "benchmark"])
 def test_freed_memory_is_kept_unless_an_option_says_no(
     command: str, options: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = []
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: called.append(True))
-    monkeypatch.setattr(import_module(f"brainseg.cli.{command}"), "run", lambda _: None)
-    needed = {"evaluate": ["run"], "predict": ["weights", "x.png", "-o", "out"]}
+    monkeypatch.setattr(import_module(f"brainseg.cli.{command.replace('-', '_')}"), "run", lambda _: None)
+    needed = {"evaluate": ["run"], "predict": ["weights", "x.png", "-o", "out"], "cross-validate": ["-o", "out"]}
     call(monkeypatch, command, *needed.get(command, []), *options)
     assert len(called) == expected
 

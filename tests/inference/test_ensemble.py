@@ -29,6 +29,46 @@ def test_logits_are_averaged_each_with_its_own_size_and_normalization(tmp_path: 
     assert torch.equal(ensemble(image), (((logits[0] + logits[1]) / 2).sigmoid() > 0.4)[0])
 
 
+def test_a_saved_ensemble_comes_back_wherever_its_folder_lies(tmp_path: Path) -> None:
+    members = [Predictor(network(seed), image_size=(32, 32), threshold=0.3, device="cpu") for seed in (0, 1)]
+    ensemble, image = Ensemble(members), torch.rand(3, 40, 50)
+    ensemble.save_pretrained(tmp_path / "here")
+    assert members[0].model.spec.image_size is None  # what a network itself says is left as it was
+    (tmp_path / "here").rename(tmp_path / "there")
+    for back in (Predictor.from_pretrained(tmp_path / "there"), Ensemble.from_pretrained(tmp_path / "there")):
+        assert isinstance(back, Ensemble)
+        assert back.spec == ensemble.spec
+        torch.testing.assert_close(back.logits(image[None]), ensemble.logits(image[None]))
+    single = Ensemble.from_pretrained(tmp_path / "there" / "member_1")
+    torch.testing.assert_close(single.logits(image[None]), members[1].logits(image[None]))
+
+
+def test_networks_of_others_are_not_saved(tmp_path: Path) -> None:
+    foreign = Predictor(torch.nn.Conv2d(3, 1, 1), spec=ModelSpec(), device="cpu")
+    with pytest.raises(ValueError, match="member_0 is Conv2d, expected a network of brainseg"):
+        Ensemble([foreign]).save_pretrained(tmp_path / "out")
+    nested = Ensemble([Ensemble([Predictor(network(0))])])
+    with pytest.raises(ValueError, match="member_0 is Ensemble, expected a network of brainseg"):
+        nested.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_network_of_an_ensemble_is_named(tmp_path: Path) -> None:
+    Ensemble([Predictor(network(seed)) for seed in (0, 1)]).save_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"holds several networks, and one is wanted: .*/member_0"):
+        UNeXt.from_pretrained(tmp_path)
+    (tmp_path / "member_1" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="member_1 holds no run and no weights"):
+        Predictor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"members": []}', '{"members": [1]}', '{"members": "a"}'])
+def test_a_file_that_names_no_members_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "ensemble.json").write_text(content)
+    with pytest.raises(ValueError, match=r"ensemble\.json names no members"):
+        Predictor.from_pretrained(tmp_path)
+
+
 def test_members_of_other_classes_are_refused() -> None:
     first, second = network(0), network(1)
     second.spec = ModelSpec(class_names=("oedema",))

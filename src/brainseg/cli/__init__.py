@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "train, evaluate and draw on synthetic slices",
     "split": "draw a split, or folds, by patient",
     "train": "train a network, or resume a run",
+    "cross-validate": "train a network for each fold, and score each patient by the one that did not see it",
     "evaluate": "score a run by patient",
     "predict": "segment image files",
     "models": "list the networks",

@@ -1,11 +1,10 @@
 """From trained networks to masks, fast."""
 
 from brainseg.inference.components import postprocess
-from brainseg.inference.ensemble import Ensemble
 from brainseg.inference.export import export
 from brainseg.inference.measures import Measures, measure
 from brainseg.inference.optimize import optimize
-from brainseg.inference.predictor import Predictor
+from brainseg.inference.predictor import Ensemble, Predictor
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
 

@@ -1,4 +1,7 @@
-"""From an image to its mask with nothing else to remember: size, scale and channels as the weights expect them."""
+"""From an image to its mask with nothing else to remember: size, scale and channels as the weights expect them.
+
+Several networks predict as one.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +20,7 @@ from brainseg.inference.images import ImageLike, check_unit_range, to_images
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
 from brainseg.models import ModelSpec, Postprocessing, SegmentationModel, create_model
-from brainseg.models.files import find_folder, read_config
+from brainseg.models.files import find_members, read_config, write_ensemble
 from brainseg.models.mask_dino import Instances, instance_inference
 from brainseg.transforms import Resize, create_transform
 
@@ -77,9 +80,14 @@ class Predictor:
         self._forward = create_backend(backend, self.model, self.spec)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **arguments: Any) -> Self:
-        """A predictor of the weights that `save_pretrained` wrote, or of a run's best; arguments as for the class."""
-        found = find_folder(Path(folder).expanduser())
+    def from_pretrained(cls, folder: str | Path, **arguments: Any) -> "Predictor":
+        """A predictor of the weights that `save_pretrained` wrote, or of a run's best; arguments as for the class.
+
+        The folder of an ensemble or of a cross-validation gives an `Ensemble`.
+        """
+        found, *others = find_members(Path(folder).expanduser())
+        if others:
+            return Ensemble.from_folders([found, *others], **arguments)
         model = SegmentationModel.from_pretrained(found)
         if read_config(found).spec is None and arguments.get("spec") is None:
             model.spec = _with(model.spec, image_size=_image_size_of_run(found.parent))
@@ -236,6 +244,76 @@ class Predictor:
             raise ValueError(f"{trained}; the image has {images.shape[1]}{hint}")
 
 
+class Ensemble(Predictor):
+    """Predicts by the mean of the logits of several predictors, each with the size and normalization of its weights.
+
+    Args:
+        members: predictors of one task with the same names of classes; threshold and postprocessing are the first's.
+
+    Raises:
+        ValueError: no members, or tasks or classes that differ.
+    """
+
+    def __init__(self, members: Sequence[Predictor]) -> None:
+        if not members:
+            raise ValueError("an ensemble needs one member or more")
+        first = members[0].spec
+        for member in members[1:]:
+            if (member.spec.task, member.spec.class_names) != (first.task, first.class_names):
+                raise ValueError(
+                    f"members must agree in task and classes, got {first.task} of {', '.join(first.class_names)} and "
+                    f"{member.spec.task} of {', '.join(member.spec.class_names)}"
+                )
+        self.members, self.spec, self.device = list(members), first, members[0].device
+
+    @classmethod
+    def from_folders(cls, folders: Sequence[str | Path], **arguments: Any) -> Self:
+        """An ensemble of weights or runs; arguments as for `Predictor`."""
+        return cls([Predictor.from_pretrained(folder, **arguments) for folder in folders])
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **arguments: Any) -> Self:
+        """An ensemble of the networks that `save_pretrained` or `brainseg cross-validate` wrote; of a run, one."""
+        return cls.from_folders(find_members(Path(folder).expanduser()), **arguments)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes each member's weights, with its spec, below the folder, and last `ensemble.json`, that names them.
+
+        Raises:
+            ValueError: a member whose network is none of ours, or one that could not be read back.
+        """
+        folder, models = Path(folder), dict[str, SegmentationModel]()
+        for number, member in enumerate(self.members):
+            model = getattr(member, "model", member)
+            if not isinstance(model, SegmentationModel):
+                raise ValueError(
+                    f"member_{number} is {type(model).__name__}, expected a network of brainseg: others cannot be "
+                    "built again from their files"
+                )
+            models[f"member_{number}"] = model
+        for member, (name, model) in zip(self.members, models.items(), strict=True):
+            with _meaning(model, member.spec):
+                model.save_pretrained(folder / name)
+        write_ensemble(folder, list(models))
+
+    @property
+    def in_channels(self) -> int | None:
+        """That of the first member."""
+        return self.members[0].in_channels
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Mean logits (B, K, H, W) of a batch (B, C, H, W) floating point in [0, 1], of the size of the images."""
+        return torch.stack([member.logits(images).to(self.device) for member in self.members]).mean(0)
+
+    def instances(self, image: ImageLike, *, min_score: float | None = 0.5) -> list[Instances]:  # noqa: ARG002
+        """Refused: objects of several networks have no mean.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("objects of several networks have no mean; predict instances with one of the members")
+
+
 def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
     return replace(spec, **{name: value for name, value in changes.items() if value is not None})
 
@@ -269,3 +347,13 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _meaning(model: SegmentationModel, spec: ModelSpec) -> Iterator[None]:
+    """The network with this spec for the block: what a predictor was given may differ from the network's own."""
+    own, model.spec = model.spec, spec
+    try:
+        yield
+    finally:
+        model.spec = own

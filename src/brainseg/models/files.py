@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ from brainseg._whole import written_whole
 from brainseg.models.shipped import list_weights, shipped_folder
 from brainseg.models.spec import ModelSpec
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, ENSEMBLE = "config.json", "model.safetensors", "ensemble.json"
+CROSS_VALIDATION = "cross_validation.yaml"
+"""What `brainseg cross-validate` leaves in its folder as it begins."""
 
 
 class Configuration(NamedTuple):
@@ -79,15 +81,19 @@ def read_config(folder: Path) -> Configuration:
 
 
 def is_model(path: Path) -> bool:
-    """Whether a folder is one of weights, or that of a run, of which `find_folder` finds the best or says why not."""
-    return any((path / mark).is_file() for mark in (CONFIG, f"best/{CONFIG}", "config.yaml"))
+    """Whether a folder is one of weights, a run's, an ensemble's or a cross-validation's.
+
+    `find_members` finds the networks there or says why not.
+    """
+    marks = (CONFIG, f"best/{CONFIG}", "config.yaml", ENSEMBLE, CROSS_VALIDATION)
+    return any((path / mark).is_file() for mark in marks)
 
 
 def find_folder(path: Path) -> Path:
     """The folder of weights that is meant: the path itself, the best weights of the run there, or weights that ship.
 
     Raises:
-        FileNotFoundError: neither weights nor a run with any.
+        FileNotFoundError: neither weights nor a run with any, or an ensemble.
     """
     if (path / CONFIG).is_file():
         return path
@@ -98,12 +104,48 @@ def find_folder(path: Path) -> Path:
             f"{path} has no best weights: its first epoch is not complete (brainseg train --resume {path}), or best/ "
             "was removed (train again)"
         )
+    if is_model(path):
+        raise FileNotFoundError(
+            f"{path} holds several networks, and one is wanted: name the folder of one, such as "
+            f"{path / ('member_0' if (path / ENSEMBLE).is_file() else 'fold_0')}"
+        )
     if not path.exists() and path.as_posix() in list_weights():
         return shipped_folder(path.as_posix())
     raise FileNotFoundError(
         f"{path} holds no run and no weights; give the folder of a run, one that save_pretrained wrote, or the name of "
         f"weights that ship: {', '.join(list_weights())}"
     )
+
+
+def write_ensemble(folder: Path, members: Sequence[str]) -> None:
+    """Writes `ensemble.json`, which names the folders of weights below, in one move."""
+    with written_whole(folder / ENSEMBLE) as partial:
+        partial.write_text(json.dumps({"members": list(members), "brainseg": brainseg.__version__}, indent=2) + "\n")
+
+
+def find_members(path: Path) -> list[Path]:
+    """The folders of weights of an ensemble, or of a cross-validation's; else the one that `find_folder` finds.
+
+    Raises:
+        FileNotFoundError: as for `find_folder`, or a cross-validation some of whose folds are missing.
+        ValueError: an ensemble.json that names no folders.
+    """
+    if (path / CROSS_VALIDATION).is_file():
+        if not (path / "ensemble" / ENSEMBLE).is_file():
+            raise FileNotFoundError(
+                f"{path} is a cross-validation whose folds are not all finished; start brainseg cross-validate again"
+            )
+        path = path / "ensemble"
+    if not (path / ENSEMBLE).is_file():
+        return [find_folder(path)]
+    try:
+        members = json.loads((path / ENSEMBLE).read_text())["members"]
+        sound = isinstance(members, list) and members and all(isinstance(name, str) and name for name in members)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / ENSEMBLE} names no members ({error}); Ensemble.save_pretrained writes it") from error
+    if not sound:
+        raise ValueError(f"{path / ENSEMBLE} names no members; Ensemble.save_pretrained writes it")
+    return [find_folder(path / name) for name in members]
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from brainseg._torchvision import make_importable
 from brainseg.training.config import TrainConfig, read_config, shipped_configs, write_config
 
 if TYPE_CHECKING:
+    from brainseg.training.cross_validation import CrossValidation, cross_validate
     from brainseg.training.data import SliceDataModule
     from brainseg.training.evaluation import Evaluation, evaluate
     from brainseg.training.fit import train
@@ -19,19 +20,23 @@ if TYPE_CHECKING:
 make_importable()
 
 _LAZY = {
+    "CrossValidation": "cross_validation",
     "Evaluation": "evaluation",
     "SegmentationTask": "task",
     "SliceDataModule": "data",
+    "cross_validate": "cross_validation",
     "evaluate": "evaluation",
     "resume": "resuming",
     "train": "fit",
 }
 
 __all__ = [
+    "CrossValidation",
     "Evaluation",
     "SegmentationTask",
     "SliceDataModule",
     "TrainConfig",
+    "cross_validate",
     "evaluate",
     "read_config",
     "resume",

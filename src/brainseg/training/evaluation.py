@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from brainseg.report import Pictures, check_pages, write_page, write_rows, write
 from brainseg.report.screen import print_table
 from brainseg.training.config import read_config
 from brainseg.training.datasets import open_part
+from brainseg.training.means import Take, over_classes, over_known
 from brainseg.training.page import evaluation_page
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
 from brainseg.training.targets import check_exclusive
@@ -358,17 +359,14 @@ def _several(rows: Sequence[PatientScore]) -> list[str]:
     return names if len(names) > 1 else []
 
 
-def _over_patients(take: Callable[[list[float]], float], rows: Sequence[PatientScore], name: str) -> float:
-    """Mean, median or worst over the patients that have a Dice score of a class; NaN without any."""
-    known = [row.class_dice[name] for row in rows if not math.isnan(row.class_dice[name])]
-    return take(known) if known else math.nan
+def _over_patients(take: Take, rows: Sequence[PatientScore], name: str) -> float:
+    """Mean, median or worst over the patients that have a Dice score of a class."""
+    return over_known(take, (row.class_dice[name] for row in rows))
 
 
-def _over_classes(take: Callable[[list[float]], float], rows: Sequence[PatientScore]) -> float:
-    """The mean over the classes of what is taken over the patients of each; NaN without any."""
-    of_classes = (_over_patients(take, rows, name) for name in rows[0].class_dice)
-    known = [value for value in of_classes if not math.isnan(value)]
-    return fmean(known) if known else math.nan
+def _over_classes(take: Take, rows: Sequence[PatientScore]) -> float:
+    """The mean over the classes of what is taken over the patients of each."""
+    return over_classes(take, zip(*(row.class_dice.values() for row in rows), strict=True))
 
 
 def _three_digits(value: float) -> str:

@@ -85,7 +85,7 @@ def _placed(config: TrainConfig, places: Mapping[str, Any]) -> TrainConfig:
 def _goes_on(config: TrainConfig, checkpoint: dict[str, Any], folder: Path, *, replan: bool) -> bool:
     """Whether anything is left to do; ValueError if the run cannot go on to what is asked for."""
     began = checkpoint["config"]
-    if changed := _changes(began, plain(config)):
+    if changed := changes(began, plain(config), allowed=(*PLACES, "data.split", "epochs")):
         raise ValueError(
             f"{folder / 'config.yaml'} differs from what the run began with in {', '.join(changed)}; put it back, "
             "or start another run with model.weights"
@@ -113,16 +113,16 @@ def _goes_on(config: TrainConfig, checkpoint: dict[str, Any], folder: Path, *, r
     return True
 
 
-def _changes(began: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """The fields that differ, by their full names."""
+def changes(began: Mapping[str, Any], now: Mapping[str, Any], *, allowed: Sequence[str], prefix: str = "") -> list[str]:
+    """The fields of two configurations that differ, by their full names, but for those that may."""
     changed = []
     for name, value in now.items():
         if name not in began:  # of a newer version
             continue
         before, full = began[name], f"{prefix}{name}"
         if isinstance(value, dict) and isinstance(before, dict) and name != "arguments":
-            changed += _changes(before, value, f"{full}.")
-        elif value != before and full not in (*PLACES, "data.split", "epochs"):
+            changed += changes(before, value, allowed=allowed, prefix=f"{full}.")
+        elif value != before and full not in allowed:
             changed.append(full)
     return changed
 
