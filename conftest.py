@@ -16,7 +16,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from brainseg.data import write_phantoms
-from brainseg.models import MaskDINO, UNet, UNeXt
+from brainseg.models import MaskDINO, UNet, UNeXt, registry
 from tests.official import official_mask_dino, official_state_dict
 
 
@@ -39,6 +39,7 @@ def page_folder(tmp_path_factory: pytest.TempPathFactory, mask_dino_file: Path) 
     torch.save(official_state_dict(unet, "brain-segmentation-pytorch"), folder / "unet.pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(registry, "_MODELS", dict(registry._MODELS))  # names of a page are not those of the tests
         patch.setenv("BRAINSEG_LGG", str(folder / "lgg"))
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield

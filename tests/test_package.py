@@ -20,6 +20,7 @@ MODULES = [
     "brainseg.models.mask_dino",
     "brainseg.metrics",
     "brainseg.metrics.functional",
+    "brainseg.testing",
     "brainseg.training",
 ]
 

@@ -1,16 +1,13 @@
 """The model contract: what every registered name promises, whatever is inside."""
 
 import copy
-import pickle
 from collections.abc import Callable, Iterator
-from functools import cache
-from itertools import pairwise
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -19,6 +16,8 @@ from brainseg.models import MaskDINO, ResUNet, SegmentationModel, create_model, 
 from brainseg.models.mask_dino import targets_from_masks
 from brainseg.models.registry import _MODELS
 from brainseg.models.resunet import ResidualUnit
+from brainseg.testing import features, files, learning, outputs
+from brainseg.testing.rules import images, randomize_statistics
 
 NAMES = list_models()
 CLASSES = sorted({_MODELS[name][0].__name__: name for name in reversed(NAMES)}.values())
@@ -79,10 +78,6 @@ def narrow_channels(name: str) -> list[int]:
     return [max(2, width // divisor) for width in channels]
 
 
-def images(batch: int = 2, channels: int = 3, height: int = 64, width: int = 96, seed: int = 0) -> Tensor:
-    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed))
-
-
 def backward(model: SegmentationModel, x: Tensor) -> None:
     """Of a training step that reaches every parameter."""
     if not isinstance(model, MaskDINO):
@@ -94,15 +89,6 @@ def backward(model: SegmentationModel, x: Tensor) -> None:
     torch.manual_seed(0)
     predictions = model.forward_queries(x, targets)
     model.criterion(predictions, targets)[0].backward()
-
-
-def randomize_statistics(model: nn.Module) -> None:
-    """Norms as after some training, a few weights negative: fresh ones hide what they are multiplied with."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
 
 
 def biases_that_cancel(model: nn.Module) -> set[str]:
@@ -169,12 +155,7 @@ def test_the_registered_network_takes_named_sizes(name: str, height: int, width:
 
 @every_name
 def test_odd_sizes_are_padded_and_multiples_not_at_all(name: str) -> None:
-    model = narrow(name).eval()
-    x = images(1, 3, 65, 96)
-    bottom = -65 % model.stride
-    with torch.no_grad():
-        padded = model(F.pad(x, (0, -96 % model.stride, 0, bottom), mode=model.padding_mode))
-        assert torch.equal(model(x), padded[..., :65, :96])
+    outputs.check_padding(partial(narrow, name))
 
 
 @every_name
@@ -232,31 +213,12 @@ def test_gradients_equal_finite_differences_in_float64(name: str) -> None:
 
 @every_name
 def test_evaluation_is_deterministic_and_independent_of_the_batch_around_an_image(name: str) -> None:
-    model = narrow(name).eval()
-    randomize_statistics(model)
-    batch = images(3)
-    with torch.no_grad():
-        together = model(batch)
-        assert torch.equal(model(batch), together)
-        for i in range(3):
-            assert_close(model(batch[i : i + 1]), together[i : i + 1])
-
-
-@every_name
-def test_the_same_seed_builds_the_same_weights(name: str) -> None:
-    first, second = narrow(name).state_dict(), narrow(name).state_dict()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    outputs.check_determinism(partial(narrow, name))
 
 
 @every_name
 def test_layout_changes_nothing_but_speed(name: str) -> None:
-    model = narrow(name, num_classes=3).eval()
-    x = images()
-    with torch.no_grad():
-        expected = model(x)
-        assert expected.is_contiguous()
-        assert_close(model(x.to(memory_format=torch.channels_last)), expected)
-        assert_close(model.to(memory_format=torch.channels_last)(x), expected)
+    outputs.check_layout(partial(narrow, name))
 
 
 @every_name
@@ -271,16 +233,8 @@ def test_layout_changes_no_gradient(name: str) -> None:
 
 
 @every_name
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_half_precision_autocast_is_finite_for_large_inputs(name: str, dtype: torch.dtype, training: bool) -> None:
-    model = narrow(name).train(training)
-    x = images().clamp(-3, 3) * (1e3 / 3)
-    with torch.autocast("cpu", dtype):
-        logits = model(x)
-    assert logits.isfinite().all()
-    logits.float().square().mean().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+def test_half_precision_autocast_is_finite_for_large_inputs(name: str) -> None:
+    outputs.check_half_precision(partial(narrow, name))
 
 
 @every_name
@@ -312,105 +266,54 @@ def test_deep_supervision_returns_every_decoder_box_finest_first_in_training_alo
 
 @every_name
 def test_feature_taps_are_what_feature_info_says(name: str) -> None:
-    model = narrow(name).eval()
-    x = images(2, 3, 97, 130)
-    with torch.no_grad():
-        features = model.forward_intermediates(x, intermediates_only=True)
-        logits, again = model.forward_intermediates(x)
-        assert torch.equal(logits, model(x))
-    assert len(features) == len(again) == len(model.feature_info)
-    for feature, info in zip(features, model.feature_info, strict=True):
-        reduction = info["reduction"]
-        assert feature.shape == (2, info["num_chs"], -(-97 // reduction), -(-130 // reduction))
-        assert isinstance(model.get_submodule(info["module"]), nn.Module)
-    assert all(a["reduction"] < b["reduction"] for a, b in pairwise(model.feature_info))
+    features.check_features(partial(narrow, name))
 
 
 @every_name_with_heads
 def test_reset_classifier_changes_the_heads_alone(name: str) -> None:
+    features.check_classifier(partial(narrow, name, deep_supervision=True))
     model = narrow(name, deep_supervision=True).double()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
     model.reset_classifier(3)
-    after = model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(after[key], before[key]) for key in before if "head" not in key)
-    assert model.config["num_classes"] == 3
     assert [y.shape[1] for y in model.train()(images().double())] == [3] * len(model.decoder)
     with pytest.raises(ValueError, match="num_classes must be a positive integer, got -1"):
         model.reset_classifier(-1)
 
 
 @every_name_with_heads
-def test_without_classes_the_network_gives_what_its_head_would_read(name: str, tmp_path: Path) -> None:
-    model, x = narrow(name, num_classes=3).eval(), images(2, 3, 65, 96)
-    read: list[Tensor] = []
-    model.get_classifier().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    with torch.no_grad():
-        model(x)
-        features = narrow(name, num_classes=0, **deep_supervision(name)).eval()
-        features.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("head.")})
-        model.reset_classifier(0)
-        assert torch.equal(model(x), features(x))
-        assert features(x).shape == (2, features.num_features, 65, 96)
-        assert torch.equal(features(x), read[0][..., :65, :])
-    assert isinstance(model.get_classifier(), nn.Identity)
+def test_without_classes_the_network_has_no_spec_and_is_saved(name: str, tmp_path: Path) -> None:
+    model = narrow(name, num_classes=0, **deep_supervision(name)).eval()
     with pytest.raises(ValueError, match=r"num_classes=0 and gives features, not masks; .* reset_classifier"):
         model.spec  # noqa: B018
     model.save_pretrained(tmp_path)
     with torch.no_grad():
-        assert torch.equal(SegmentationModel.from_pretrained(tmp_path).eval()(x), features(x))
-    model.reset_classifier(2)
-    assert model(x).shape == (2, 2, 65, 96)
-    assert model.spec.num_classes == 2
+        assert torch.equal(SegmentationModel.from_pretrained(tmp_path).eval()(images()), model(images()))
 
 
 @one_name_a_class
-def test_indices_choose_features_as_timm_means_them(name: str) -> None:
-    model = narrow(name).eval()
-    with torch.no_grad():
-        all_ = model.forward_intermediates(images(), intermediates_only=True)
-        for indices, expected in ((2, all_[-2:]), ([0, -1], [all_[0], all_[-1]]), ((1,), all_[1:2]), (None, all_)):
-            logits, chosen = model.forward_intermediates(images(), indices=indices)
-            assert torch.equal(logits, model(images()))
-            assert len(chosen) == len(expected)
-            assert all(torch.equal(a, b) for a, b in zip(chosen, expected, strict=True))
-    for indices in (0, len(all_) + 1, [len(all_)], [-len(all_) - 1], [], ["stage"]):
-        with pytest.raises(ValueError, match=rf"has {len(all_)} features; indices must be how many"):
+def test_indices_of_features_that_there_are_not_are_refused(name: str) -> None:
+    model = narrow(name)
+    number = len(model.feature_info)
+    for indices in (0, number + 1, [number], [-number - 1], [], ["stage"]):
+        with pytest.raises(ValueError, match=rf"has {number} features; indices must be how many"):
             model.forward_intermediates(images(), indices=indices)
 
 
 @one_name_a_class
 def test_features_only_is_the_encoder_alone_described_as_timm_describes_its_own(name: str) -> None:
-    model = narrow(name).eval()
-    torch.manual_seed(0)
+    features.check_features_only(partial(narrow, name))
     encoder = create_model(name, **narrow_arguments(name), features_only=True, out_indices=(1, -1)).eval()
     with torch.no_grad():
-        expected = model.forward_intermediates(images(), indices=(1, -1), intermediates_only=True)
         found = encoder(images())
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert encoder.feature_info.channels() == [x.shape[1] for x in found]
     assert encoder.feature_info.reduction() == [64 // x.shape[2] for x in found]
     assert all(encoder.get_submodule(box) for box in encoder.feature_info.module_name())
-    encoder.train().set_grad_checkpointing()
-    sum(x.square().mean() for x in encoder(images())).backward()
-    assert all(parameter.grad is not None for parameter in encoder.parameters())
     with pytest.raises(ValueError, match="add features_only=True"):
         create_model(name, **narrow_arguments(name), out_indices=2)
 
 
 @one_name_a_class
 def test_layers_are_numbered_from_the_image_to_the_decoder(name: str) -> None:
-    model = narrow(name)
-    boxes = [info["module"] for info in model.feature_info]
-    for coarse in (False, True):
-        layer_of = model.group_matcher(coarse=coarse)
-        for key, _ in model.named_parameters():
-            inside = [k for k, box in enumerate(boxes) if key.startswith(f"{box}.")]
-            if coarse and inside:
-                assert layer_of(key) == inside[0], key
-            elif not inside and key.startswith(("decoder.", "up.", "head.", "query_head.")):
-                assert layer_of(key) == max(layer_of(other) for other, _ in model.named_parameters()), key
-        assert layer_of(f"{model.stems[0]}.weight") == 0
+    features.check_layers(partial(narrow, name))
 
 
 # Memory, compilers, files
@@ -437,15 +340,12 @@ def saved_bytes(model: SegmentationModel, x: Tensor) -> int:
 
 @every_name
 def test_checkpointing_saves_memory_and_changes_neither_gradients_nor_statistics(name: str) -> None:
+    learning.check_checkpointing(partial(narrow, name), step=backward)
     plain = narrow(name).train()
     checkpointed = copy.deepcopy(plain)
     checkpointed.set_grad_checkpointing()
     x = images(3)
     assert saved_bytes(checkpointed, x) < 0.7 * saved_bytes(plain, x)
-    for (key, a), b in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
-        torch.testing.assert_close(b.grad, a.grad, rtol=1e-5, atol=1e-8, msg=key)
-    for (key, a), b in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
-        assert torch.equal(a, b), key
     checkpointed.set_grad_checkpointing(False)
     with torch.no_grad():
         assert torch.equal(checkpointed.eval()(x), plain.eval()(x))
@@ -466,10 +366,7 @@ def test_a_checkpointed_graph_is_walked_twice_with_the_same_gradients_and_statis
 
 @every_name_costly
 def test_compiles_to_one_graph(name: str) -> None:
-    model = narrow(name).eval()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    with torch.no_grad():
-        assert_close(compiled(images()), model(images()))
+    learning.check_compile(partial(narrow, name))
 
 
 @every_name_compiled
@@ -527,76 +424,33 @@ def test_inductor_trains_with_a_smaller_last_batch(name: str) -> None:
 
 @every_name_compiled
 def test_an_exported_program_keeps_batch_and_sizes_free(name: str) -> None:
-    model = narrow(name).eval()
-    free = torch.export.Dim.DYNAMIC
-    exported = torch.export.export(model, (images(),), dynamic_shapes=({0: free, 2: free, 3: free},)).module()
-    with torch.no_grad():
-        for size in ((1, 3, 64, 64), (3, 3, 97, 129), (2, 3, 33, 47)):
-            size = (*size[:2], *(max(side, model.minimum_side + 1) for side in size[2:]))
-            assert_close(exported(images(*size)), model(images(*size)))
+    learning.check_export(partial(narrow, name))
 
 
 @every_name
 def test_config_builds_the_same_network(name: str) -> None:
-    model = create_model(name, in_channels=2, num_classes=3)
-    again = type(model)(**model.config)
-    assert again.config == model.config
-    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+    files.check_config(partial(narrow, name))
 
 
 @every_name
-def test_no_tensor_stands_twice_in_the_state_dict(name: str) -> None:
-    pointers = [value.data_ptr() for value in narrow(name).state_dict().values()]
-    assert len(pointers) == len(set(pointers))
-
-
-@every_name
-def test_a_saved_network_is_read_back_whole(name: str, tmp_path: Path) -> None:
-    model = (
-        narrow(name, in_channels=2, num_classes=3, **deep_supervision(name))
-        .to(memory_format=torch.channels_last)
-        .eval()
-    )
-    randomize_statistics(model)
-    model.normalization = {"name": "Rescale", "arguments": {"low": 0.0, "high": 1.0}}
-    model.save_pretrained(tmp_path / "run" / "best")
-    assert sorted(path.name for path in (tmp_path / "run" / "best").iterdir()) == ["config.json", "model.safetensors"]
-    for network in (type(model), SegmentationModel):
-        again = network.from_pretrained(tmp_path / "run" / "best").eval()
-        assert type(again) is type(model)
-        assert again.config == model.config
-        assert again.normalization == model.normalization
-        with torch.no_grad():
-            assert_close(again(images(1, 2)), model(images(1, 2)))
+def test_a_saved_network_is_read_back_whole(name: str) -> None:
+    files.check_files(partial(narrow, name, **deep_supervision(name)))
 
 
 @every_name
 def test_a_saved_network_is_read_into_other_channels_and_classes_with_a_report(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = narrow(name).double().eval()
-    randomize_statistics(model)
-    model.save_pretrained(tmp_path)
-    adapted = SegmentationModel.from_pretrained(tmp_path, in_channels=1, num_classes=4).double().eval()
+    files.check_adaptation(partial(narrow, name))
+    model = narrow(name)
     assert all(f"{stem} adapted from 3 to 1 input channels" in caplog.text for stem in model.stems)
     classes = ("class_embed", "label_enc") if isinstance(model, MaskDINO) else ("head",)
     assert all(f"{module} freshly initialised for 4 classes" in caplog.text for module in classes)
-    gray = images(1, 1).double()
-    with torch.no_grad():
-        features = adapted.forward_intermediates(gray, intermediates_only=True)
-        expected = model.forward_intermediates(gray.expand(-1, 3, -1, -1), intermediates_only=True)
-        assert adapted(gray).shape == (1, 4, 64, 96)
-    for a, b in zip(features, expected, strict=True):
-        assert_close(a, b, 1e-6)  # float32 in the file, and where its kernels were summed
 
 
 @every_name
 def test_copies_and_pickles_compute_the_same(name: str) -> None:
-    model = narrow(name).eval()
-    with torch.no_grad():
-        expected = model(images())
-        assert torch.equal(copy.deepcopy(model)(images()), expected)
-        assert torch.equal(pickle.loads(pickle.dumps(model))(images()), expected)
+    files.check_copies(partial(narrow, name))
 
 
 @pytest.mark.gpu

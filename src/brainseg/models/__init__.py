@@ -17,7 +17,7 @@ from brainseg.models.mask_dino import (
     SetCriterion,
     TransformerDecoder,
 )
-from brainseg.models.registry import create_model, list_models
+from brainseg.models.registry import create_model, list_models, register_model
 from brainseg.models.resunet import ResUNet
 from brainseg.models.shipped import list_weights
 from brainseg.models.spec import ModelSpec, Postprocessing
@@ -50,5 +50,6 @@ __all__ = [
     "list_models",
     "list_weights",
     "load_weights",
+    "register_model",
     "summary",
 ]

@@ -60,13 +60,13 @@ class SegmentationModel(nn.Module):
             SegmentationModel.classes[cls.__name__] = cls
 
     def __init__(
-        self, in_channels: int, num_classes: int, *, deep_supervision: bool | None = False, **arguments: Any
+        self, in_channels: int, num_classes: int, *, deep_supervision: bool | None = None, **arguments: Any
     ) -> None:
         super().__init__()
         in_channels = check_count("in_channels", in_channels)
         num_classes = _check_classes(num_classes)
         config = {"in_channels": in_channels, "num_classes": num_classes, **arguments}
-        if deep_supervision is not None:  # a network without auxiliary heads knows no such argument
+        if deep_supervision is not None:  # a constructor without it could not be called with its config again
             if not isinstance(deep_supervision, bool):
                 raise ValueError(f"deep_supervision must be True or False, got {deep_supervision!r}")
             config["deep_supervision"] = deep_supervision
@@ -343,7 +343,7 @@ class SegmentationModel(nn.Module):
         """The 1x1 convolutions behind the decoder's boxes, whose widths are given coarse to fine."""
         self._decoder_channels = tuple(channels)
         *coarser, self.num_features = channels
-        num_classes, deep_supervision = self.config["num_classes"], self.config["deep_supervision"]
+        num_classes, deep_supervision = self.config["num_classes"], self.config.get("deep_supervision")
 
         def head(width: int) -> nn.Module:
             return nn.Conv2d(width, num_classes, kernel_size=1) if num_classes else nn.Identity()

@@ -1,9 +1,10 @@
 """Networks by name."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 from brainseg._names import no_such
 from brainseg.models.base import SegmentationModel
@@ -14,6 +15,8 @@ from brainseg.models.resunet import ResUNet
 from brainseg.models.shipped import list_weights, shipped_folder
 from brainseg.models.unet import UNet
 from brainseg.models.unext import UNeXt
+
+Network = TypeVar("Network", bound=SegmentationModel)
 
 _MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
     "unext_tiny": (UNeXt, {"channels": (8, 16, 24, 32, 64)}),
@@ -42,6 +45,39 @@ _MODELS: dict[str, tuple[type[SegmentationModel], dict[str, Any]]] = {
     ),
     "mask_dino_resnet50": (MaskDINO, {"backbone": "resnet50"}),
 }
+
+
+def register_model(name: str, **arguments: Any) -> Callable[[type[Network]], type[Network]]:
+    """Decorator of one's own network: `create_model(name)` builds it, and `list_models` names it.
+
+    Several names, each with arguments of its own, are several decorators. The name lasts as long as the process; where
+    a run or a folder of weights is read again, import the module that defines the network first.
+
+    Args:
+        name: not that of another network.
+        arguments: of the constructor, which this name stands for.
+
+    Raises:
+        TypeError: what is decorated is no subclass of `SegmentationModel`.
+        ValueError: a name that is taken or none, or arguments that the constructor does not take.
+    """
+    if not isinstance(name, str) or not name or set(name) & set("/*?[] "):
+        raise ValueError(f"a model's name must be a word, got {name!r}; write @register_model('my_network')")
+
+    def register(network: type[Network]) -> type[Network]:
+        if not (isinstance(network, type) and issubclass(network, SegmentationModel)):
+            raise TypeError(f"register_model decorates subclasses of SegmentationModel, got {network!r}")
+        known = _MODELS.get(name, (network, {}))[0]
+        if (known.__module__, known.__qualname__) != (network.__module__, network.__qualname__):
+            raise ValueError(f"there is a model {name!r} already, a {known.__qualname__}; take another name")
+        try:
+            inspect.signature(network).bind_partial(**arguments)
+        except TypeError as error:
+            raise ValueError(f"the arguments of {name!r} do not fit {network.__name__}: {error}") from error
+        _MODELS[name] = (network, arguments)
+        return network
+
+    return register
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -109,7 +145,8 @@ def create_model(
         raise ValueError(f"{no_such('model', name, _MODELS)} list_models() shows all")
     network, defaults = _MODELS[name]
     # The widths of the name are those of the encoder or backbone that an argument replaces.
-    if arguments.get("encoder") is not None or arguments.get("backbone", "small") != "small":
+    replaced = arguments.get("encoder") is not None or arguments.get("backbone", "small") != "small"
+    if replaced and network in (UNet, MaskDINO):
         defaults = {key: value for key, value in defaults.items() if key != "channels"}
     arguments = {**defaults, **arguments}
     if weights is None:

@@ -112,7 +112,6 @@ class MaskDINO(SegmentationModel):
         super().__init__(
             in_channels,
             num_classes,
-            deep_supervision=None,
             backbone=backbone,
             backbone_arguments=features.encoder.arguments or None if isinstance(features, TimmBackbone) else None,
             channels=channels,
