@@ -342,5 +342,5 @@ def test_a_page_shows_what_an_earlier_call_predicted(
         mask.unlink()
     predict(tmp_path / "weights", [scans / "a"], tmp_path / "out", patients=True, skip_existing=True)
     reader = PageReader(tmp_path / "out" / PAGE)
-    assert [each["label"] for each in reader.strips["a"]] == ["a_2", "a_3"]
+    assert [each["label"] for each in reader.strips["a"]] == ["2", "3"]
     assert f"Not shown: {scans / 'a' / 'a_1.png'}: " in reader.text

@@ -89,6 +89,8 @@ def run(options: Any) -> None:
         count, reasons = error.done, error.reasons
     if count:
         say(f"{written} of {count} images: {options.output.resolve()}")
+        if not options.instances:
+            say(f"A page to look at: {options.output.resolve() / 'report.html'}")
     for reason in reasons:
         sys.stderr.write(f"error: {' '.join(reason.split())}\n")
     if reasons:

@@ -144,7 +144,7 @@ def predict(
                     write_probabilities(each, place)
                 shown = brightened(image, shown_channel)
                 _write(place, shown, mask, spec)
-                pictures.add(name, target.name, shown, mask[spec.foreground.start :].numpy())
+                pictures.add(name, _label(target, name), shown, mask[spec.foreground.start :].numpy())
             table.replace(name, measure(masks, spec, patient=name, spacing=spacing))
             done += len(slices)
         for scan in track(patients_of_volumes, "Predicting", transient=True, disable=len(patients_of_volumes) < 2):
@@ -167,7 +167,7 @@ def predict(
             case = "patient" if patients or patients_of_volumes else "image"
             names = [spec.class_names[k] for k in spec.foreground]
             notes = [*(f"Not predicted: {reason}" for reason in reasons), *(f"Not shown: {text}" for text in hidden)]
-            page = prediction_page(output.resolve().name, measures, names, case=case, notes=notes)
+            page = prediction_page(f"{output.resolve().name}: predictions", measures, names, case=case, notes=notes)
             write_page(page, pictures, output / PAGE)
     if reasons:
         raise PredictionError(reasons, done)
@@ -254,6 +254,11 @@ def _predict(paths: Iterable[Path], predictor: Predictor) -> tuple[list[Tensor],
     return images, likely, reasons
 
 
+def _label(target: Path, name: str) -> str:
+    """What a slice is called beside its patient, whose name it often repeats."""
+    return target.name.removeprefix(f"{Path(name).name}_")
+
+
 def _show(
     pictures: Pictures, name: str, slices: Mapping[Path, Path], output: Path, spec: ModelSpec, channel: int | None
 ) -> list[str]:
@@ -267,7 +272,7 @@ def _show(
 
         try:
             shown = brightened(to_unit_range(read_image(path)), channel)
-            pictures.add(name, target.name, shown, read_foreground(read, spec))
+            pictures.add(name, _label(target, name), shown, read_foreground(read, spec))
         except (OSError, ValueError) as error:
             problems.append(f"{path}: {error}")
     return problems

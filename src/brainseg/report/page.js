@@ -45,12 +45,13 @@ for (const box of document.querySelectorAll("[data-hides]")) {
   apply(); // browsers keep the state of a page that is loaded again
 }
 
+const names = new Intl.Collator(undefined, { numeric: true });
+
 // What has no value comes last, whichever way the others are sorted.
 function compare(a, b, sign) {
   if (a === "" || b === "") return (a === "") - (b === "");
-  const [x, y] = [Number(a), Number(b)];
-  const numbers = !Number.isNaN(x) && !Number.isNaN(y);
-  return sign * (numbers ? x - y : a.localeCompare(b, undefined, { numeric: true }));
+  const difference = Number(a) - Number(b);
+  return sign * (Number.isNaN(difference) ? names.compare(a, b) : difference);
 }
 
 function sort(header) {
@@ -58,12 +59,13 @@ function sort(header) {
   for (const other of header.parentElement.children) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", ascending ? "ascending" : "descending");
   const body = header.closest("table").tBodies[0];
-  const value = (row) => row.cells[header.cellIndex].dataset.value;
-  const rows = [...body.rows].sort((a, b) => compare(value(a), value(b), ascending ? 1 : -1));
-  body.append(...rows);
+  const keyed = [...body.rows].map((row) => [row.cells[header.cellIndex].dataset.value, row]);
+  keyed.sort(([a], [b]) => compare(a, b, ascending ? 1 : -1));
+  const rows = keyed.map(([, row]) => row);
+  body.replaceChildren(...rows);
   const byName = new Map(strips.map((strip) => [strip.dataset.patient, strip]));
   const order = new Set(rows.map((row) => byName.get(row.cells[0].dataset.value)).filter(Boolean));
-  document.querySelector(".strips").append(...order);
+  document.querySelector(".strips").replaceChildren(...order);
 }
 
 for (const button of document.querySelectorAll(".sortable button")) {

@@ -228,6 +228,7 @@ def evaluate(
         page = evaluation_page(
             run,
             part,
+            monitor=config.monitor,
             case=dataset.case,
             class_names=scored.class_names,
             summary=evaluation.summary,

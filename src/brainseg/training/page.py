@@ -16,6 +16,7 @@ def evaluation_page(
     run: Path,
     part: str,
     *,
+    monitor: str,
     case: str,
     class_names: Sequence[str],
     summary: Mapping[str, float],
@@ -28,6 +29,7 @@ def evaluation_page(
     Args:
         run: folder of the run, whose curves are shown.
         part: of its split.
+        monitor: the column of metrics.csv that chose the weights.
         case: "patient" or "image".
         class_names: of those that are scored.
         summary: as in summary.json.
@@ -57,7 +59,7 @@ def evaluation_page(
         class_names=class_names,
         truth=True,
         groups=institutions if len(institutions) > 1 else (),
-        charts=_charts(run),
+        charts=_charts(run, monitor),
         notes=[NO_CASES] if case == "image" else [],
     )
 
@@ -71,8 +73,8 @@ def _quantities(summary: Mapping[str, float]) -> list[Quantity]:
     return [headline, *(Quantity(*item) for item in summary.items() if item[0] not in (first, *ends))]
 
 
-def _charts(run: Path) -> list[Chart]:
-    """Losses, and the Dice of validation patients beside the score that chose the epoch; none without their table."""
+def _charts(run: Path, monitor: str) -> list[Chart]:
+    """Losses, and the score that chose the weights beside the Dice of validation patients; none without their table."""
     if not (run / "metrics.csv").is_file():
         return []
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
@@ -82,10 +84,13 @@ def _charts(run: Path) -> list[Chart]:
     epochs = [int(row["epoch"]) for row in rows]
     best = run / "best" / "metrics.json"
     kept = int(json.loads(best.read_text())["epoch"]) if best.is_file() else None
-    scores = [name for name in rows[0] if name.startswith(("val_dice_patient", "val_dice_slice", "val_iou_patient"))]
-    columns = {"Loss": ["train_loss", "val_loss"], "Scores": scores}
+    scores = [name for name in rows[0] if name == monitor != "val_loss" or name.startswith("val_dice_patient")]
+    columns = {
+        "Loss": [name for name in ("train_loss", "val_loss") if name in rows[0]],
+        "Scores on validation patients": scores,
+    }
     return [
-        create_chart(title, epochs, {name: [float(row[name]) for row in rows] for name in names}, kept=kept)
+        create_chart(title, epochs, {name: [float(row[name] or "nan") for row in rows] for name in names}, kept=kept)
         for title, names in columns.items()
         if names
     ]
