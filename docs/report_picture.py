@@ -2,8 +2,8 @@
 
     python docs/report_picture.py
 
-Needs the LGG slices, the extra `dev` and Chromium (on Debian: apt-get install chromium). The weights that ship have been trained on these
-patients, so that the scores say nothing; the page is what is shown.
+Needs the LGG slices, the extra `dev` and Chromium (on Debian: apt-get install chromium). The weights that ship have
+been trained on these patients, so that the scores say nothing; the page is what is shown.
 """
 
 import io
