@@ -87,6 +87,9 @@ def test_a_network_sees_the_slices_that_the_data_set_gives(cases: Path, tmp_path
     assert [line.split(",")[:3] for line in lines if line.startswith("p2")] == [
         ["p2", row.label, str(row.voxels)] for row in rows
     ]
+    reader = PageReader(tmp_path / "out" / "report.html")  # rows of 4 mm and columns of 1 mm are shown as they are
+    assert {given["transform"] for _, given in reader.elements if "transform" in given} == {"scale(1 4.0)", "scale(.5)"}
+    assert [len(reader.strips[case]) for case in ("p1", "p2")] == [len(data)] * 2
 
 
 def test_components_go_by_the_spacing_of_the_header(tmp_path: Path) -> None:

@@ -87,6 +87,18 @@ def test_labels_cannot_end_the_element_that_holds_them(tmp_path: Path) -> None:
     assert reader.strips["p"][0]["label"] == "</script><script>alert(1)//<!--"
 
 
+def test_a_pixel_is_as_high_as_it_is_in_the_head(tmp_path: Path) -> None:
+    with Pictures() as pictures:
+        image = np.zeros((20, 30), np.float32)
+        image[2:6, 3:10] = 1
+        pictures.add("p", 0, image, np.zeros((1, 20, 30), bool), stretch=2.5)
+        write_page(page_of(["p"], truth=False), pictures, tmp_path / "report.html")
+    reader = PageReader(tmp_path / "report.html")
+    (frame,) = [given["viewbox"] for _, given in reader.elements if given.get("class") == "slice"]
+    assert [float(number) for number in (frame or "").split()] == [3, 5, 7, 10]
+    assert ("g", {"transform": "scale(1 2.5)"}) in reader.elements
+
+
 def test_nothing_comes_from_outside_and_only_our_script_runs(tmp_path: Path) -> None:
     reader = written(page_of(["p"]), tmp_path / "report.html", ["p"])
     text = (tmp_path / "report.html").read_text()

@@ -18,6 +18,7 @@ from brainseg.training import TrainConfig, evaluate, train
 from brainseg.training.config import DataConfig, ModelConfig, OptimizerConfig
 from brainseg.training.data import SliceDataModule
 from brainseg.training.datasets import find_split, open_part
+from tests.pages import PageReader
 
 CLASSES = ["background", "shell", "core"]
 PATIENTS = [f"p{number}" for number in range(8)]
@@ -90,6 +91,9 @@ def test_volumes_train_and_are_evaluated(volumes: DataConfig, tmp_path: Path) ->
     assert (written["classes"], written["sequences"], written["axis"]) == (classes, ["t1ce", "flair"], "axial")
     evaluation = evaluate(run)
     assert list(evaluation.patients[0].class_dice) == ["whole", "core"]
+    reader = PageReader(evaluation.folder / "report.html")
+    assert [name for name, _ in reader.tables[0][0][:3]] == ["patient", "dice whole", "dice core"]
+    assert {len(outlines) for strip in reader.strips.values() for each in strip for outlines in each["outlines"]} == {2}
     spec = read_config(run / "best").spec
     assert spec is not None
     assert (spec.task, spec.class_names) == ("multilabel", ("whole", "core"))

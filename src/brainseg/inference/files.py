@@ -125,10 +125,11 @@ def predict(
     table = _Table(output / TABLE, keep=skip_existing)
     reasons, hidden, done = [], list[str](), 0
     shown_channel = spec.shown_channel if channel is None else channel
+    stretch = 1.0 if spacing is None else spacing[1] / spacing[2]
     with Pictures() as pictures:
         for name, slices in track(scans.items(), "Predicting", transient=True, disable=len(scans) < 2):
             if skip_existing and all(result_path(output / target, "overlay").is_file() for target in slices):
-                hidden += _show(pictures, name, slices, output, spec, shown_channel)
+                hidden += _show(pictures, name, slices, output, spec, shown_channel, stretch)
                 done += len(slices)
                 continue
             tensors, likely, problems = _predict(slices.values(), predictor)
@@ -144,7 +145,8 @@ def predict(
                     write_probabilities(each, place)
                 shown = brightened(image, shown_channel)
                 _write(place, shown, mask, spec)
-                pictures.add(name, _label(target, name), shown, mask[spec.foreground.start :].numpy())
+                found = mask[spec.foreground.start :].numpy()
+                pictures.add(name, _label(target, name), shown, found, stretch=stretch)
             table.replace(name, measure(masks, spec, patient=name, spacing=spacing))
             done += len(slices)
         for scan in track(patients_of_volumes, "Predicting", transient=True, disable=len(patients_of_volumes) < 2):
@@ -260,7 +262,13 @@ def _label(target: Path, name: str) -> str:
 
 
 def _show(
-    pictures: Pictures, name: str, slices: Mapping[Path, Path], output: Path, spec: ModelSpec, channel: int | None
+    pictures: Pictures,
+    name: str,
+    slices: Mapping[Path, Path],
+    output: Path,
+    spec: ModelSpec,
+    channel: int | None,
+    stretch: float,
 ) -> list[str]:
     """Adds slices and the masks that an earlier call wrote of them; returns why some cannot be shown."""
     problems = []
@@ -272,7 +280,7 @@ def _show(
 
         try:
             shown = brightened(to_unit_range(read_image(path)), channel)
-            pictures.add(name, _label(target, name), shown, read_foreground(read, spec))
+            pictures.add(name, _label(target, name), shown, read_foreground(read, spec), stretch=stretch)
         except (OSError, ValueError) as error:
             problems.append(f"{path}: {error}")
     return problems

@@ -117,7 +117,7 @@ def predict_scan(
     for kind, volume in by_kind(masks, spec).items():
         _write(grid.from_slices(volume, axis), grid, scan.images[0], output / f"{scan.name}_{kind}.nii.gz")
     if pictures is not None:
-        _show(pictures, scan.name, slices, masks[:, spec.foreground.start :].numpy(), channel)
+        _show(pictures, scan.name, slices, masks[:, spec.foreground.start :].numpy(), channel, spacing)
     return measure(masks, spec, patient=scan.name, spacing=spacing)
 
 
@@ -133,8 +133,8 @@ def show_scan(pictures: Pictures, scan: Scan, output: Path, spec: ModelSpec, cha
     def read(kind: str) -> NDArray[Any]:
         return grid.to_slices(read_voxels(output / f"{scan.name}_{kind}.nii.gz"), axis)
 
-    masks = np.moveaxis(read_foreground(read, spec), 0, 1)
-    _show(pictures, scan.name, _read(scan, grid, axis), masks, channel)
+    masks = read_foreground(read, spec)
+    _show(pictures, scan.name, _read(scan, grid, axis), masks, channel, grid.spacing(axis))
 
 
 def _read(scan: Scan, grid: Grid, axis: Axis) -> NDArray[np.uint16]:
@@ -143,14 +143,20 @@ def _read(scan: Scan, grid: Grid, axis: Axis) -> NDArray[np.uint16]:
 
 
 def _show(
-    pictures: Pictures, patient: str, slices: NDArray[np.uint16], masks: NDArray[np.bool_], channel: int | None
+    pictures: Pictures,
+    patient: str,
+    slices: NDArray[np.uint16],
+    masks: NDArray[np.bool_],
+    channel: int | None,
+    spacing: tuple[float, float, float],
 ) -> None:
     """Adds slices (S, C, H, W) with their masks (S, K, H, W), numbered from 0."""
     # One below the other they are one picture, so that the ends of the head stay as dark as they are.
     height = slices.shape[2]
     column = brightened(rearrange(to_unit_range(slices), "s c h w -> c (s h) w"), channel)
     for number, mask in enumerate(masks):
-        pictures.add(patient, number, column[..., number * height : (number + 1) * height, :], mask)
+        shown = column[..., number * height : (number + 1) * height, :]
+        pictures.add(patient, number, shown, mask, stretch=spacing[1] / spacing[2])
 
 
 def _checked(

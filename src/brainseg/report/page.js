@@ -14,7 +14,7 @@ function show(strip) {
   const picture = strip.querySelector("image");
   for (const [name, value] of Object.entries({ x, y, width, height })) picture.setAttribute(name, value);
   picture.setAttribute("href", "data:image/webp;base64," + slice.picture);
-  strip.querySelectorAll(".slice g").forEach((group, kind) => {
+  strip.querySelectorAll(".slice g[class]").forEach((group, kind) => {
     group.querySelectorAll("path").forEach((path, k) => path.setAttribute("d", slice.outlines[kind][k]));
   });
   strip.querySelector("output").textContent = slice.label;

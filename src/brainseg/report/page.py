@@ -68,7 +68,8 @@ class Strip(NamedTuple):
     Attributes:
         patient: name.
         caption: beside it.
-        frame: x, y, width and height of what pictures show together, in pixels.
+        frame: x, y, width and height of what pictures show together, in widths of a pixel.
+        stretch: height of a pixel over its width.
         start: place of the slice with most foreground.
         slices: how many.
         first: label of the slice at `start`.
@@ -78,7 +79,8 @@ class Strip(NamedTuple):
 
     patient: str
     caption: str
-    frame: tuple[int, int, int, int]
+    frame: tuple[float, float, float, float]
+    stretch: float
     start: int
     slices: int
     first: str
@@ -152,11 +154,13 @@ def _strip(patient: str, caption: str, pictures: Pictures) -> Strip:
     boxes = [each.box for each in slices]
     left, top = (min(box[axis] for box in boxes) for axis in (0, 1))
     right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) for axis in (0, 1))
+    stretch = slices[0].stretch
     start = max(range(len(slices)), key=lambda i: (slices[i].true or 0) + slices[i].found)
     return Strip(
         patient,
         caption,
-        (left, top, right - left, bottom - top),
+        (left, stretch * top, right - left, stretch * (bottom - top)),
+        stretch,
         start,
         len(slices),
         slices[start].label,

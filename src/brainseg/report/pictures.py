@@ -28,6 +28,7 @@ class Slice(NamedTuple):
         box: columns and rows of the picture: first, first, number, number.
         true: pixels of all classes; None if nothing is known to be true.
         found: likewise.
+        stretch: height of a pixel over its width.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Slice(NamedTuple):
     box: tuple[int, int, int, int]
     true: int | None
     found: int
+    stretch: float
 
 
 class Pictures:
@@ -71,6 +73,8 @@ class Pictures:
         image: NDArray[np.float32],
         prediction: NDArray[np.bool_],
         target: NDArray[np.bool_] | None = None,
+        *,
+        stretch: float = 1.0,
     ) -> None:
         """Keeps a slice.
 
@@ -80,6 +84,7 @@ class Pictures:
             image: (H, W) or (3, H, W) in [0, 1], as `brightened` gives it.
             prediction: (K, H, W).
             target: likewise; None if what is true is not known.
+            stretch: height of a pixel over its width, in mm of the scan; the same for all slices of a patient.
         """
         masks = [prediction] if target is None else [target, prediction]
         x, y, width, height = box = _box(image, np.concatenate(masks))
@@ -91,7 +96,7 @@ class Pictures:
         self._file.seek(self._end)
         self._file.write(line)
         true = None if target is None else int(target.any(0).sum())
-        kept = Slice(str(label), self._end, len(line), box, true, int(prediction.any(0).sum()))
+        kept = Slice(str(label), self._end, len(line), box, true, int(prediction.any(0).sum()), stretch)
         self.slices.setdefault(patient, []).append(kept)
         self._end += len(line)
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import MetricCollection
 
 from brainseg._whole import written_whole
-from brainseg.data import SliceDataset, institution, read_split
+from brainseg.data import SliceDataset, VolumeDataset, institution, read_split
 from brainseg.inference import Predictor
 from brainseg.metrics import Case, write_cases
 from brainseg.metrics.base import CaseMetric
@@ -272,6 +272,8 @@ def _score(
     names = scored_names(predictor.spec)
     scores = create_scores(names)
     scores.add_metrics(create_details(len(names)))
+    spacings = dataset.spacings if isinstance(dataset, VolumeDataset) else [(1.0, 1.0, 1.0)] * len(dataset)
+    stretches = (rows / columns for _, rows, columns in spacings)
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
         if predictor.spec.task == "multiclass" and batch["mask"].dim() == 4:
             check_exclusive(batch["mask"])
@@ -281,7 +283,8 @@ def _score(
         for i, patient in enumerate(batch["patient"]):
             shown = brightened(batch["image"][i], channel)
             masks = (mask[i] if valid is None else mask[i] & valid[i] for mask in (found, true))
-            pictures.add(patient, int(batch["slice"][i]), shown, *(mask.numpy() for mask in masks))
+            stretch = next(stretches)
+            pictures.add(patient, int(batch["slice"][i]), shown, *(mask.numpy() for mask in masks), stretch=stretch)
     return Scored(scores, names, dataset, batch_size)
 
 
