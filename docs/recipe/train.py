@@ -33,12 +33,17 @@ from brainseg.transforms import (
     HeadZScore,
     OneOf,
     RandomAffine,
+    RandomBiasField,
     RandomChannelCopy,
     RandomElastic,
     RandomFlip,
+    RandomGamma,
     RandomGaussianNoise,
+    RandomLowResolution,
+    RandomRicianNoise,
     RandomRotate90,
     RandomScaleShift,
+    RandomSpikes,
 )
 
 PRE, FLAIR, POST = 0, 1, 2
@@ -60,17 +65,34 @@ AUGMENT = Compose(
     ]
 )
 
+# Of the scanner: before the values are standardised, whose head and deviations they change as well.
+FAULTS = OneOf(
+    [
+        RandomRicianNoise((0.0, 0.1), p=1.0),
+        RandomRicianNoise((0.0, 0.1), p=1.0),
+        RandomBiasField((-0.7, 0.7), p=1.0),
+        RandomBiasField((-0.7, 0.7), p=1.0),
+        RandomSpikes(1, (0.0, 0.3), p=1.0),
+        RandomGamma((0.6, 1.7), p=1.0),
+        RandomLowResolution((0.3, 0.9), p=1.0),
+    ],
+    p=1.0,
+)
+NORMALIZE = HeadZScore()
+
 
 class Patient(NamedTuple):
     """The slices of a patient around the head.
 
     Attributes:
+        raw: (N, 3, 192, 192) uint8, as stored.
         images: (N, 3, 192, 192) float16, standardised.
         masks: (N, 1, 192, 192) uint8.
         tumour: numbers of the slices with tumour.
         empty: numbers of those without.
     """
 
+    raw: Tensor
     images: Tensor
     masks: Tensor
     tumour: Tensor
@@ -78,8 +100,8 @@ class Patient(NamedTuple):
 
 
 def load(root: Path, patients: Iterable[str]) -> list[Patient]:
-    """All slices of the patients in memory, about 0.6 GB for 76 of them."""
-    normalize, crop = HeadZScore(), CropToHead(192)
+    """All slices of the patients in memory, about 1 GB for 76 of them."""
+    crop = CropToHead(192)
     loaded = []
     for patient in sorted(patients):
         data = LGGSegmentation(root, [patient])
@@ -89,7 +111,8 @@ def load(root: Path, patients: Iterable[str]) -> list[Patient]:
         has_tumour = masks.flatten(1).any(1)
         loaded.append(
             Patient(
-                crop.take(normalize(images), place).half(),
+                crop.take((images * 255).round().byte(), place),
+                crop.take(NORMALIZE(images), place).half(),
                 crop.take(masks, place),
                 has_tumour.nonzero().flatten(),
                 (~has_tumour).nonzero().flatten(),
@@ -98,14 +121,24 @@ def load(root: Path, patients: Iterable[str]) -> list[Patient]:
     return loaded
 
 
-def draw_batch(patients: list[Patient], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Slices of patients who are equally likely, half of them with tumour: images float32, masks float32."""
+def draw_batch(patients: list[Patient], count: int, faulty: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Slices of patients who are equally likely, half of them with tumour: images float32, masks float32.
+
+    Args:
+        patients: all there are.
+        count: of slices.
+        faulty: share of the slices that get a fault of the scanner.
+        generator: what is drawn comes from it.
+    """
     images, masks = [], []
     for _ in range(count):
         patient = patients[int(torch.randint(len(patients), (), generator=generator))]
         of_kind = patient.tumour if torch.rand((), generator=generator) < 0.5 else patient.empty
         number = of_kind[torch.randint(len(of_kind), (), generator=generator)]
-        images.append(patient.images[number])
+        if faulty and torch.rand((), generator=generator) < faulty:
+            images.append(NORMALIZE(FAULTS(patient.raw[number][None] / 255, generator=generator))[0].half())
+        else:
+            images.append(patient.images[number])
         masks.append(patient.masks[number])
     return torch.stack(images).float(), torch.stack(masks).float()
 
@@ -120,11 +153,11 @@ def rate_at(step: int, steps: int) -> float:
 def train(arguments: argparse.Namespace) -> None:
     folds = json.loads(arguments.folds.read_text())["folds"]
     left_out = set() if arguments.all else set(folds[arguments.fold])
-    chosen = {name: getattr(arguments, name) for name in ("all", "fold", "seed", "steps", "batch", "model")}
+    chosen = {name: getattr(arguments, name) for name in ("all", "fold", "seed", "steps", "batch", "model", "faulty")}
 
     torch.manual_seed(arguments.seed)
     model = create_model(arguments.model).to(memory_format=torch.channels_last).train()
-    model.spec = ModelSpec(class_names=("tumour",), normalization=HeadZScore().config, shown_channel=FLAIR)
+    model.spec = ModelSpec(class_names=("tumour",), normalization=NORMALIZE.config, shown_channel=FLAIR)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.01, fused=True)
     loss_function = CEDiceLoss(check_target=False)
@@ -146,7 +179,9 @@ def train(arguments: argparse.Namespace) -> None:
     total, began = torch.zeros(3), time.perf_counter()
     for step in range(state["step"], arguments.steps):
         generator = torch.Generator().manual_seed(arguments.seed * 10_000_000 + step)
-        images, masks = AUGMENT(*draw_batch(patients, arguments.batch, generator), generator=generator)
+        images, masks = AUGMENT(
+            *draw_batch(patients, arguments.batch, arguments.faulty, generator), generator=generator
+        )
         optimizer.param_groups[0]["lr"] = rate_at(step, arguments.steps)
         # A step takes 0.6 of its time where the processor multiplies bfloat16; the loss is computed in float32.
         with torch.autocast("cpu", torch.bfloat16):
@@ -192,6 +227,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=8, help="slices in a step")
+    parser.add_argument("--faulty", type=float, default=0.3, help="share of slices that get a fault of the scanner")
     parser.add_argument("--model", default="unext")
     parser.add_argument("--root", type=Path, default=lgg_root(), help="folder of the patients' folders")
     parser.add_argument("--folds", type=Path, default=Path(__file__).with_name("folds.json"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from brainseg.checks import check_range, check_rate
 from brainseg.transforms.base import Transform, widen
-from brainseg.transforms.head import head_mask, inside
+from brainseg.transforms.head import inside_head
 
 
 class Normalize(Transform):
@@ -121,7 +121,7 @@ class HeadZScore(Transform):
         self.fraction, self.clip = fraction, clip
 
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
-        region = inside(head_mask(images, fraction=self.fraction))[:, None]
+        region = inside_head(images, fraction=self.fraction)[:, None]
         return _standardized(widen(images), region).clamp(*self.clip).to(images.dtype), masks
 
 
