@@ -139,6 +139,7 @@ def test_a_program_computes_in_the_precision_of_the_weights() -> None:
 
 
 RAW = [
+    (HeadZScore(), None),
     (ForegroundZScore(), None),
     (Compose([SelectChannels((2, 1, 0)), Normalize([0.1, 0.2, 0.3], [0.5, 0.4, 0.3])]), (48, 64)),
     *(
@@ -168,13 +169,6 @@ def test_without_normalization_the_program_is_the_network_alone() -> None:
     model.spec = replace(model.spec, normalization=ForegroundZScore().config, image_size=(32, 32))
     with torch.no_grad():
         assert_close(export(model, normalize=False).module()(images()), model(images()))
-
-
-def test_a_normalization_by_scipy_is_no_program() -> None:
-    model = narrow("unet")
-    model.normalization = HeadZScore().config
-    with pytest.raises(ValueError, match=r"HeadZScore finds the head by scipy .* normalize=False"):
-        export(model)
 
 
 def test_a_network_of_others_is_exported_with_the_spec_that_is_given(tmp_path: Path) -> None:

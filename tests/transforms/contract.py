@@ -93,8 +93,6 @@ TRANSFORMS = {
 # One looks at the masks; these have tests of their own for what they do without any, or with one channel of them.
 BLIND = {name: transform for name, transform in TRANSFORMS.items() if name != "ForegroundCrop"}
 
-# The others find the head on the CPU, as their documentation says.
-UNWAITED = {name: transform for name, transform in TRANSFORMS.items() if name not in ("CropToHead", "HeadZScore")}
 
 # Pixels of one value may get different ones: these blend neighbours, look at the whole image, or go by place or sample.
 NOT_BY_VALUE = (
@@ -340,7 +338,7 @@ def test_what_does_not_fit_is_refused(
         call(transform, images, masks)
 
 
-@pytest.mark.parametrize("transform", UNWAITED.values(), ids=UNWAITED)
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_is_never_waited_for(transform: Transform) -> None:

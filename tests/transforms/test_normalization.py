@@ -15,7 +15,7 @@ from brainseg.transforms import (
     SelectChannels,
     head_mask,
 )
-from brainseg.transforms.head import inside
+from brainseg.transforms.head import inside_head
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -210,7 +210,7 @@ def head(size: int = 100) -> torch.Tensor:
 
 def test_the_inside_of_the_head_gets_mean_0_and_deviation_1_whatever_the_rim() -> None:
     images = head()
-    region = inside(head_mask(images))[:, None].expand_as(images)
+    region = inside_head(images)[:, None].expand_as(images)
     result = HeadZScore()(images)
     values = result[region].view(2, 3, -1)
     assert values.shape[2] > 1500

@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from brainseg.inference.foreign import check_logits, find_spec
 from brainseg.models import ModelSpec, SegmentationModel
 from brainseg.models.files import CONFIG, config_text
-from brainseg.transforms import HeadZScore, create_transform
+from brainseg.transforms import create_transform
 from brainseg.transforms.geometry import resize_bilinear
 
 
@@ -52,9 +52,8 @@ def export(
         `image_size` any; the ONNX model takes all that the network takes.
 
     Raises:
-        ValueError: another suffix, a spec of another number of classes, a normalization that is no program
-            (`HeadZScore` needs scipy), or a network of others without `in_channels` or whose output is no logits
-            (B, K, H, W) of the images' size.
+        ValueError: another suffix, a spec of another number of classes, or a network of others without `in_channels`
+            or whose output is no logits (B, K, H, W) of the images' size.
         OSError: the file cannot be written; the one before it stays.
         ImportError: an ONNX model without onnx and onnxscript.
         RuntimeError: PyTorch's, for a backbone that computes by the size of the image, such as Swin by its windows.
@@ -120,11 +119,6 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None) ->
         return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
     # What torch.compile and DataParallel put around a network takes any arguments, and the tracer wants one.
     whole = _FromRaw(network, spec or ModelSpec()).eval()
-    if any(isinstance(module, HeadZScore) for module in whole.modules()):
-        raise ValueError(
-            "HeadZScore finds the head by scipy and cannot be part of a program; export(..., normalize=False) and give "
-            "the program images that create_transform(model.spec.normalization) has normalized"
-        )
     return torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
 
 

@@ -177,9 +177,6 @@ class CropToHead(Transform):
         size: height and width in pixels, or one number for both. A square of 192 pixels of about 1 mm holds a head.
         fraction: the head lies above this fraction of the image's brightness, in [0, 1).
 
-    Raises:
-        ImportError: scipy is not installed.
-
     The slices of a patient have one place in common, that of their maximum, and what a network says of the part returns
     to the full image:
 

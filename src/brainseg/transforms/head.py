@@ -7,7 +7,7 @@ from torch import Tensor
 from brainseg.transforms.base import widen
 
 # All is found at half the resolution, in pixels of about 2 mm: a head has no finer outline that matters.
-SMOOTHING = (0.006, 0.061, 0.242, 0.382, 0.242, 0.061, 0.006)  # a Gaussian of one pixel, over 3 on each side
+SMOOTHING = 4  # means of 2x2, one after the other: nearly a Gaussian of one pixel
 BRIGHTEST = 100  # one pixel of so many is brighter than what fractions are taken of: a few vessels do not count
 BRAIN = 0.5  # of this; what is brighter, fat for the most part, is no reason to take the brain for air
 LEVELS = 64
@@ -38,7 +38,7 @@ def head_mask(images: Tensor, *, fraction: float = 0.15) -> Tensor:
     >>> image[:, :, 16:48, 20:44] = 0.5
     >>> image[:, :, 30:34, 30:34] = 0
     >>> head_mask(image).sum()  # by the smoothing a little more
-    tensor(988)
+    tensor(992)
     """
     return _at_full_size(_find(images, fraction), images)
 
@@ -70,9 +70,10 @@ def _find(images: Tensor, fraction: float) -> Tensor:
     """The head, (B, H / 2, W / 2) rounded up, bool."""
     brightness = widen(images.detach().amax(1, keepdim=True))
     half = F.avg_pool2d(brightness, 2, ceil_mode=True, count_include_pad=False)
-    kernel, reach = half.new_tensor(SMOOTHING), len(SMOOTHING) // 2
-    padded = F.pad(half, (reach, reach, reach, reach), mode="replicate")
-    smooth = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))[:, 0]
+    smooth = F.pad(half, (SMOOTHING // 2,) * 4, mode="replicate")
+    for _ in range(SMOOTHING):
+        smooth = F.avg_pool2d(smooth, 2, stride=1)
+    smooth = smooth[:, 0]
 
     pixels = smooth.flatten(1)
     bright = pixels.topk(pixels.shape[1] // BRIGHTEST + 1).values[:, -1:]

@@ -102,10 +102,7 @@ class HeadZScore(Transform):
         clip: lowest and highest value that may come out, in deviations.
 
     Shape:
-        images (B, C, H, W) from 0 up, in any unit, with pixels of about 1 mm, on any device; a GPU is waited for.
-
-    Raises:
-        ImportError: scipy is not installed.
+        images (B, C, H, W) from 0 up, in any unit, with pixels of about 1 mm, on any device.
 
     >>> image = torch.zeros(1, 1, 64, 64)
     >>> image[..., 8:56, 8:56] = 0.5 + torch.linspace(0, 0.1, 48)
