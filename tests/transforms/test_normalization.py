@@ -13,7 +13,6 @@ from brainseg.transforms import (
     PercentileNormalize,
     Rescale,
     SelectChannels,
-    head_mask,
 )
 from brainseg.transforms.head import inside_head
 
