@@ -171,6 +171,15 @@ def test_without_normalization_the_program_is_the_network_alone() -> None:
         assert_close(export(model, normalize=False).module()(images()), model(images()))
 
 
+def test_a_network_of_others_with_a_branch_on_the_size_is_refused() -> None:
+    class Sized(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * 2 if x.shape[-1] > 300 else x)
+
+    with pytest.raises(ValueError, match=r"Sized computes by the size of the image: .* 300 alone"):
+        export(Sized(3, 1, 1), in_channels=3)
+
+
 def test_a_network_of_others_is_exported_with_the_spec_that_is_given(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))

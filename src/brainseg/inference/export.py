@@ -20,6 +20,8 @@ from brainseg.models.files import CONFIG, config_text
 from brainseg.transforms import create_transform
 from brainseg.transforms.geometry import resize_bilinear
 
+LARGE = 1024
+
 
 def export(
     model: nn.Module,
@@ -53,7 +55,8 @@ def export(
 
     Raises:
         ValueError: another suffix, a spec of another number of classes, or a network of others without `in_channels`
-            or whose output is no logits (B, K, H, W) of the images' size.
+            whose output is no logits (B, K, H, W) of the images' size, or which does one thing for small images and
+            another for large ones.
         OSError: the file cannot be written; the one before it stays.
         ImportError: an ONNX model without onnx and onnxscript.
         RuntimeError: PyTorch's, for a backbone that computes by the size of the image, such as Swin by its windows.
@@ -119,7 +122,14 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None) ->
         return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
     # What torch.compile and DataParallel put around a network takes any arguments, and the tracer wants one.
     whole = _FromRaw(network, spec or ModelSpec()).eval()
-    return torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
+    program = torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
+    # The tracer has seen one branch, and an ONNX model would take it for all sizes.
+    if bound := [found for found in program.range_constraints.values() if found.lower > other or found.upper < LARGE]:
+        raise ValueError(
+            f"{type(model).__name__} computes by the size of the image: of sides or strides, what was traced holds for "
+            f"{bound[0].lower} to {bound[0].upper} alone; a program has no branches, so take them out of the network"
+        )
+    return program
 
 
 def _check_suffix(path: Path) -> None:

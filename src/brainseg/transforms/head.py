@@ -82,8 +82,8 @@ def _find(images: Tensor, fraction: float) -> Tensor:
     found = smooth > (threshold.clamp(min=fraction) * bright)[..., None]
 
     side = 2 * SPECK + 1
-    opened = -F.max_pool2d(-_enclosed(found).float(), side, 1, SPECK)  # the border of the image is no edge
-    return _enclosed(F.max_pool2d(opened, side, 1, SPECK) > 0)
+    opened = -F.max_pool2d(-_enclosed(found).float()[:, None], side, 1, SPECK)  # the border of the image is no edge
+    return _enclosed(F.max_pool2d(opened, side, 1, SPECK)[:, 0] > 0)
 
 
 def _otsu(values: Tensor) -> Tensor:
