@@ -124,7 +124,8 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None) ->
     whole = _FromRaw(network, spec or ModelSpec()).eval()
     program = torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
     # The tracer has seen one branch, and an ONNX model would take it for all sizes.
-    if bound := [found for found in program.range_constraints.values() if found.lower > other or found.upper < LARGE]:
+    limits = () if isinstance(network, SegmentationModel) else program.range_constraints.values()
+    if bound := [found for found in limits if found.lower > other or found.upper < LARGE]:
         raise ValueError(
             f"{type(model).__name__} computes by the size of the image: of sides or strides, what was traced holds for "
             f"{bound[0].lower} to {bound[0].upper} alone; a program has no branches, so take them out of the network"

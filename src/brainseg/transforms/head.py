@@ -69,7 +69,7 @@ def inside_head(images: Tensor, *, fraction: float = 0.15) -> Tensor:
 def _find(images: Tensor, fraction: float) -> Tensor:
     """The head, (B, H / 2, W / 2) rounded up, bool."""
     brightness = widen(images.detach().amax(1, keepdim=True))
-    half = F.avg_pool2d(brightness, 2, ceil_mode=True, count_include_pad=False)
+    half = F.avg_pool2d(F.pad(brightness, (0, 1, 0, 1), mode="replicate"), 2)  # of odd sides the last ones twice
     smooth = F.pad(half, (SMOOTHING // 2,) * 4, mode="replicate")
     for _ in range(SMOOTHING):
         smooth = F.avg_pool2d(smooth, 2, stride=1)
@@ -77,7 +77,8 @@ def _find(images: Tensor, fraction: float) -> Tensor:
 
     pixels = smooth.flatten(1)
     bright = pixels.topk(pixels.shape[1] // BRIGHTEST + 1).values[:, -1:]
-    few = smooth[:, ::2, ::2].flatten(1) / (BRAIN * bright).clamp(min=torch.finfo(bright.dtype).tiny)
+    # A pooling of one pixel, since an exported program cannot tell whether what a slice leaves can be flattened.
+    few = F.avg_pool2d(smooth[:, None], 1, 2).flatten(1) / (BRAIN * bright).clamp(min=torch.finfo(bright.dtype).tiny)
     threshold = BRAIN * _otsu(few.clamp(0, 1).sqrt()).square().unsqueeze(1)
     found = smooth > (threshold.clamp(min=fraction) * bright)[..., None]
 
@@ -118,6 +119,5 @@ def _count(mask: Tensor) -> Tensor:
 
 
 def _at_full_size(mask: Tensor, images: Tensor) -> Tensor:
-    height, width = images.shape[-2:]
-    double = mask[:, :, None, :, None].expand(-1, -1, 2, -1, 2).flatten(3, 4).flatten(1, 2)
-    return double[:, :height, :width]
+    rows, columns = (torch.arange(side, device=mask.device) // 2 for side in images.shape[-2:])
+    return mask[:, rows[:, None], columns]
