@@ -62,7 +62,8 @@ def inside_head(images: Tensor, *, fraction: float = 0.15) -> Tensor:
         while depth < rim:
             eroded, depth = _eroded(eroded, as_square=depth % 2 == 0), depth + 1
         left = eroded[:, 0] > 0
-        region = torch.where(_count(left) >= LEAST_INSIDE, left, region)
+        enough = left.sum((1, 2), keepdim=True) >= LEAST_INSIDE
+        region = (left & enough) | (region & ~enough)
     return _at_full_size(region, images)
 
 
@@ -112,10 +113,6 @@ def _eroded(mask: Tensor, *, as_square: bool) -> Tensor:
     if as_square:
         return -F.max_pool2d(-mask, 3, 1, 1)
     return -torch.maximum(F.max_pool2d(-mask, (3, 1), 1, (1, 0)), F.max_pool2d(-mask, (1, 3), 1, (0, 1)))
-
-
-def _count(mask: Tensor) -> Tensor:
-    return mask.sum((1, 2), keepdim=True)
 
 
 def _at_full_size(mask: Tensor, images: Tensor) -> Tensor:
