@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.inference import Predictor, export, optimize
-from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, UNet
+from brainseg.models import MaskDINO, ModelSpec, QueryPredictions, SegmentationModel, UNet
+from brainseg.models.mask_dino import instance_inference
 from brainseg.transforms import (
     Compose,
     ForegroundZScore,
@@ -25,8 +26,10 @@ from brainseg.transforms import (
     Normalize,
     PercentileNormalize,
     Rescale,
+    Resize,
     SelectChannels,
     Transform,
+    create_transform,
 )
 from tests.models.contract import (
     assert_close,
@@ -206,10 +209,62 @@ def test_a_network_without_weights_is_exported() -> None:
     assert torch.equal(export(nn.Softmax(dim=1), in_channels=3).module()(x), x.softmax(1))
 
 
+def test_normalizations_can_be_built_after_a_network_that_shares_a_box_was_exported() -> None:
+    box = nn.Conv2d(1, 1, 1)  # the exporter then traces with subclasses of its own
+    spec = ModelSpec(normalization=ForegroundZScore().config)
+    export(nn.Sequential(box, box), spec=spec, in_channels=1)
+    assert type(create_transform(spec.normalization)) is ForegroundZScore
+
+
 def test_a_spec_of_other_classes_is_refused() -> None:
     spec = ModelSpec(task="multiclass", class_names=("background", "oedema", "core"))
     with pytest.raises(ValueError, match=r"a spec of 3 class\(es\) does not fit a network of num_classes=1"):
         export(shallow(), spec=spec)
+
+
+# Queries
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "size"), [(".pt2", (64, 96)), (".onnx", None)])
+@loads_a_program
+def test_a_file_says_of_queries_what_the_network_says(
+    suffix: str, size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    widths: dict[str, Any] = {"hidden_dim": 32, "conv_dim": 32, "mask_dim": 32, "channels": (8, 8, 16, 16)}
+    model = MaskDINO(3, 2, backbone="small", num_queries=30, encoder_layers=1, decoder_layers=1, **widths).eval()
+    model.spec = replace(model.spec, normalization=ForegroundZScore().config, image_size=size)
+    path = tmp_path / f"model{suffix}"
+    export(model, path, outputs="queries")
+    runs: Callable[[Tensor], dict[str, Tensor]]
+    if suffix == ".pt2":
+        runs = torch.export.load(path).module()
+    else:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        runs = lambda x: dict(zip(names, map(torch.from_numpy, session.run(None, {"images": x.numpy()})), strict=True))  # noqa: E731
+    for batch, *sides in [(1, 80, 70), (3, 97, 129), (2, 256, 200)]:
+        x = images(batch, 3, *sides).sigmoid()
+        seen = ForegroundZScore()(x if size is None else Resize(size)(x))
+        with torch.no_grad():
+            expected = model.forward_queries(seen)
+        answer = runs(x)
+        for name, values in answer.items():
+            assert_close(values, getattr(expected, name), 1e-5)
+        given = QueryPredictions(**answer, image_size=size or (sides[0], sides[1]))
+        found = instance_inference(given, output_size=(sides[0], sides[1]))
+        for one, other in zip(found, Predictor(model, device="cpu").instances(x, min_score=None), strict=True):
+            torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)
+            assert one.masks.shape == other.masks.shape
+
+
+def test_queries_of_a_network_without_any_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="UNet answers for pixels and not for objects"):
+        export(shallow(), tmp_path / "model.onnx", outputs="queries")
+    with pytest.raises(ValueError, match="outputs must be one of 'logits', 'queries', got 'masks'"):
+        export(shallow(), outputs="masks")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 # The model

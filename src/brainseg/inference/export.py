@@ -3,23 +3,26 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from brainseg.inference.foreign import check_logits, find_spec
+from brainseg.checks import check_choice
+from brainseg.inference.foreign import check_logits, find_queries, find_spec
 from brainseg.models import ModelSpec, SegmentationModel
 from brainseg.models.files import CONFIG, config_text
 from brainseg.transforms import create_transform
 from brainseg.transforms.geometry import resize_bilinear
 
+Outputs = Literal["logits", "queries"]
+QUERIES = ("pred_logits", "pred_masks", "pred_boxes")
 LARGE = 1024
 
 
@@ -27,6 +30,7 @@ def export(
     model: nn.Module,
     path: str | Path | None = None,
     *,
+    outputs: Outputs = "logits",
     normalize: bool = True,
     spec: ModelSpec | None = None,
     in_channels: int | None = None,
@@ -43,6 +47,9 @@ def export(
         path: `.pt2` for a file that `torch.export.load` reads; `.onnx` for a model with the input "images" (batch, C,
             height, width) and the output "logits" (batch, K, height, width), whose weights are in a second file beside
             it if they are too large for the format. None: no file.
+        outputs: "queries" for what a network says of its queries (Mask DINO): in place of the logits a dictionary, and
+            outputs of the ONNX model, `pred_logits` (B, Q, K), `pred_masks` (B, Q, H/4, W/4) and `pred_boxes` (B, Q, 4)
+            of `QueryPredictions`, which they make again for `instance_inference` and others.
         normalize: False leaves size and normalization out: the program is the network alone, which wants images as
             `model.spec` says.
         spec: in place of the network's own; that of a network that is none of ours.
@@ -54,9 +61,9 @@ def export(
         `image_size` any; the ONNX model takes all that the network takes.
 
     Raises:
-        ValueError: another suffix, a spec of another number of classes, or a network of others without `in_channels`
-            whose output is no logits (B, K, H, W) of the images' size, or which does one thing for small images and
-            another for large ones.
+        ValueError: another suffix, outputs that are none of these, queries of a network without any, a spec of another
+            number of classes, or a network of others without `in_channels`, whose output is no logits (B, K, H, W) of
+            the images' size, or which does one thing for small images and another for large ones.
         OSError: the file cannot be written; the one before it stays.
         ImportError: an ONNX model without onnx and onnxscript.
         RuntimeError: PyTorch's, for a backbone that computes by the size of the image, such as Swin by its windows.
@@ -64,17 +71,32 @@ def export(
     if path is not None:
         path = Path(path)
         _check_suffix(path)
+    check_choice("outputs", outputs, Outputs)
+    if outputs == "queries":
+        find_queries(model)
     known = find_spec(model, spec)
-    program = _trace(model, known if normalize else None, in_channels)
+    program = _trace(model, known if normalize else None, in_channels, outputs)
     if path is None:
         return program
     arguments = model.config if isinstance(model, SegmentationModel) else {}
-    _write(program, path, config_text(type(model).__name__, arguments, known))
+    _write(program, path, config_text(type(model).__name__, arguments, known), outputs)
     return program
 
 
+class _Queries(nn.Module):
+    """Images to what the network says of its queries."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        predictions = find_queries(self.network)(images)
+        return {name: getattr(predictions, name) for name in QUERIES}
+
+
 class _FromRaw(nn.Module):
-    """Images in [0, 1] to logits of their size: what `Predictor` does, without a branch on the size."""
+    """Images in [0, 1] to logits of their size, or to queries: what `Predictor` does, without a branch on the size."""
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
@@ -84,15 +106,17 @@ class _FromRaw(nn.Module):
         shape = (2, 1, 64, 64)
         self.parameters_of_normalize = None if self.normalize is None else self.normalize.draw(shape, torch.Generator())
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
         x = images if self.image_size is None else resize_bilinear(images, self.image_size)
         if self.normalize is not None:
             x, _ = self.normalize.apply(x, None, self.parameters_of_normalize)
-        logits: Tensor = self.network(x)
-        return logits if self.image_size is None else resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
+        answer: Tensor | dict[str, Tensor] = self.network(x)
+        if self.image_size is None or isinstance(answer, dict):
+            return answer
+        return resize_bilinear(answer, (images.shape[-2], images.shape[-1]))
 
 
-def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None) -> ExportedProgram:
+def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None, outputs: Outputs) -> ExportedProgram:
     network = copy.deepcopy(model).eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -112,16 +136,17 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None) ->
     numbers = (*network.parameters(), *network.buffers(), torch.zeros(()))
     weight = next(x for x in numbers if x.is_floating_point())
     example = weight.new_zeros(2, in_channels, side, side + other)
-    if not isinstance(network, SegmentationModel):
+    if not isinstance(network, SegmentationModel) and outputs == "logits":
         size = example.shape[2:] if spec is None or spec.image_size is None else spec.image_size
         seen = example.new_zeros(*example.shape[:2], *size)
         check_logits(network(seen), seen, network)
     sizes = {0: Dim("batch", min=1), 2: free["height"], 3: free["width"]}
+    answering = _Queries(network) if outputs == "queries" else network
     plain = spec is None or (spec.normalization is None and spec.image_size is None)
     if plain and isinstance(network, SegmentationModel):
-        return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
+        return torch.export.export(answering, (example,), dynamic_shapes=(sizes,))
     # What torch.compile and DataParallel put around a network takes any arguments, and the tracer wants one.
-    whole = _FromRaw(network, spec or ModelSpec()).eval()
+    whole = _FromRaw(answering, spec or ModelSpec()).eval()
     program = torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
     # The tracer has seen one branch, and an ONNX model would take it for all sizes.
     limits = () if isinstance(network, SegmentationModel) else program.range_constraints.values()
@@ -144,13 +169,16 @@ def _check_suffix(path: Path) -> None:
         raise ValueError(f"{path} is neither a program for PyTorch, .pt2, nor an ONNX model, .onnx; name it as one")
 
 
-def _write(program: ExportedProgram, path: Path, config: str) -> None:
-    write = _write_onnx if path.suffix == ".onnx" else _write_program
+def _write(program: ExportedProgram, path: Path, config: str, outputs: Outputs) -> None:
+    names = QUERIES if outputs == "queries" else (outputs,)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Under its own name in a folder of its own, since both formats keep the name of a file inside it.
         with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            write(program, Path(folder, path.name), config)
+            if path.suffix == ".onnx":
+                _write_onnx(program, Path(folder, path.name), config, names)
+            else:
+                _write_program(program, Path(folder, path.name), config)
             for file in sorted(Path(folder).iterdir(), reverse=True):  # large weights, then what refers to them
                 file.replace(path.with_name(file.name))
     except OSError as error:
@@ -165,14 +193,14 @@ def _write_program(program: ExportedProgram, path: Path, config: str) -> None:
     path.write_bytes(content.getbuffer())
 
 
-def _write_onnx(program: ExportedProgram, path: Path, config: str) -> None:
+def _write_onnx(program: ExportedProgram, path: Path, config: str, names: Sequence[str]) -> None:
     with _quiet():
         converted: Any = torch.onnx.export(
             program,
             dynamo=True,
             verbose=False,
             input_names=["images"],
-            output_names=["logits"],
+            output_names=names,
             dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),  # names alone: the program has its sizes
         )
     converted.model.metadata_props[CONFIG] = config

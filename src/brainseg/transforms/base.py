@@ -29,7 +29,8 @@ class Transform(nn.Module):
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         super().__init_subclass__()
-        if not abstract:
+        # The exporter makes subclasses of the same name to trace with.
+        if not abstract and not cls.__module__.startswith("torch."):
             Transform.classes[cls.__name__] = cls
 
     def __init__(self, **arguments: Any) -> None:
