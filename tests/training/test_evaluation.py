@@ -136,7 +136,9 @@ def test_every_number_of_the_page_is_one_of_the_tables(evaluation: Evaluation) -
     interval = [
         float(given["data-value"] or "") for tag, given in reader.elements if tag == "span" and "data-value" in given
     ]
-    assert interval == ends
+    assert interval[:2] == ends
+    tables = read_cases(evaluation.folder / "patients.csv")
+    assert interval[2:] == [end for name in ("iou", "recall", "precision") for end in confidence_interval(tables[name])]
     with (evaluation.folder / "institutions.csv").open(newline="") as file:
         assert [[exact for _, exact in row] for row in institutions[1:]] == [
             list(row.values()) for row in csv.DictReader(file)

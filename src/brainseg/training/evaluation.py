@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from torchmetrics import MetricCollection
 from brainseg._whole import written_whole
 from brainseg.data import SliceDataset, VolumeDataset, institution, read_split
 from brainseg.inference import Predictor
-from brainseg.metrics import Case, write_cases
+from brainseg.metrics import Case, Interval, confidence_interval, write_cases
 from brainseg.metrics.base import CaseMetric
 from brainseg.report import Pictures, check_pages, write_page, write_rows, write_values
 from brainseg.report.screen import print_table
@@ -35,6 +35,8 @@ IMAGES = "By image, each counted as a patient: whose they are is not known"
 FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png", "report.html")
 BY_PATIENT = {"dice": "dice_patient", "iou": "iou_patient", "recall": "recall", "precision": "precision"}
 """Columns of patients.csv, and the scores that they hold."""
+TITLES = {"dice": "Dice", "iou": "IoU", "recall": "sensitivity", "precision": "precision"}
+"""What these are called in the summary."""
 PIXELS = ("true_positives", "false_positives", "false_negatives")
 
 
@@ -214,7 +216,8 @@ def evaluate(
         rows = _rows(scored)
         cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
 
-        evaluation = Evaluation(rows, _summary(scored, rows), folder, dataset.case)
+        intervals = _intervals(scored)
+        evaluation = Evaluation(rows, _summary(scored, rows, intervals), folder, dataset.case)
         folder.mkdir(parents=True, exist_ok=True)
         of_patients = _patients(scored, rows)
         write_rows(of_patients, folder / "patients.csv")
@@ -232,6 +235,7 @@ def evaluate(
             case=dataset.case,
             class_names=scored.class_names,
             summary=evaluation.summary,
+            intervals=intervals,
             patients=of_patients,
             dice={row.patient: row.dice for row in rows},
             institutions=evaluation.institutions(),
@@ -319,10 +323,19 @@ def _patients(scored: Scored, rows: Sequence[PatientScore]) -> list[dict[str, An
     ]
 
 
-def _summary(scored: Scored, rows: Sequence[PatientScore]) -> dict[str, float | int]:
+def _intervals(scored: Scored) -> dict[str, Interval]:
+    """95 % intervals of means over patients, by their names in the summary, where two patients have a value."""
+    dice = scored.by_patient["dice"]
+    tables = {f"mean patient {title}": scored.by_patient[column] for column, title in TITLES.items()}
+    for k, name in enumerate(scored.class_names) if len(scored.class_names) > 1 else ():
+        tables[f"mean patient Dice, {name}"] = [case._replace(values=case.values[k : k + 1]) for case in dice]
+    known = {title: sum(not all(map(math.isnan, case.values)) for case in cases) for title, cases in tables.items()}
+    return {title: confidence_interval(cases) for title, cases in tables.items() if known[title] > 1}
+
+
+def _summary(scored: Scored, rows: Sequence[PatientScore], intervals: Mapping[str, Interval]) -> dict[str, float | int]:
     known = [row for row in rows if not math.isnan(row.dice)]
-    dice = scored.metric("dice_patient")
-    interval = dice.confidence_interval() if len(known) > 1 else (math.nan, math.nan)
+    interval = intervals.get("mean patient Dice", (math.nan, math.nan))
     means = (*BY_PATIENT.values(), "dice_dataset", "dice_slice", *BY_SLICE, "iou_batch", "dice_batch")
     value = {name: scored.metric(name).compute().item() for name in means}
     pixels = zip(*scored.pixels.values(), strict=True)

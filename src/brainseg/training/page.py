@@ -20,6 +20,7 @@ def evaluation_page(
     case: str,
     class_names: Sequence[str],
     summary: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
     patients: Sequence[Mapping[str, Any]],
     dice: Mapping[str, float],
     institutions: Sequence[Mapping[str, Any]],
@@ -33,6 +34,7 @@ def evaluation_page(
         case: "patient" or "image".
         class_names: of those that are scored.
         summary: as in summary.json.
+        intervals: of 95 %, by the name of the mean in the summary.
         patients: as in patients.csv.
         dice: of each patient, over the classes.
         institutions: as in institutions.csv.
@@ -49,7 +51,7 @@ def evaluation_page(
     return Page(
         title=f"{run.resolve().name}: {part}",
         case=case,
-        summary=_quantities(summary),
+        summary=_quantities(summary, intervals),
         rows=sorted(rows, key=order),
         sorted_by="dice" if "dice" in rows[0] else None,
         captions={
@@ -64,13 +66,11 @@ def evaluation_page(
     )
 
 
-def _quantities(summary: Mapping[str, float]) -> list[Quantity]:
-    """The scores, the mean of patients first, and its interval with it."""
+def _quantities(summary: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> list[Quantity]:
+    """The scores, each with its interval, the mean of patients first."""
     first = "mean patient Dice"
-    ends = [f"its 95 % interval, {end}" for end in ("from", "to")]
-    low, high = (summary[end] for end in ends)
-    headline = Quantity(first, summary[first], None if math.isnan(low) else (low, high))
-    return [headline, *(Quantity(*item) for item in summary.items() if item[0] not in (first, *ends))]
+    names = [first, *(name for name in summary if name != first and not name.startswith("its 95 % interval"))]
+    return [Quantity(name, summary[name], intervals.get(name)) for name in names]
 
 
 def _charts(run: Path, monitor: str) -> list[Chart]:
