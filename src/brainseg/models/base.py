@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, Self, overload
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from brainseg.checks import check_count
-from brainseg.models import files
+from brainseg.models import files, hub
 from brainseg.models.adaptation import differences, load_adapted
+from brainseg.models.card import model_card
 from brainseg.models.layers import number_layers
 from brainseg.models.spec import ModelSpec
 
@@ -252,6 +254,39 @@ class SegmentationModel(nn.Module):
             )
         files.write(Path(folder), self.config_text(), self.state_dict())
 
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        message: str = "Weights of brainseg",
+        private: bool | None = None,
+        branch: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Uploads what `save_pretrained` writes, and a model card, to the Hugging Face Hub.
+
+        Args:
+            repository: "org/name", made if there is none; `from_pretrained` reads it. A card that it has stays.
+            message: of the commit.
+            private: whether a new repository is; None for what is usual for the owner.
+            branch: made if there is none; None for main.
+            token: None for that of `hf auth login`.
+
+        Returns:
+            the address of the commit.
+
+        Raises:
+            ConnectionError: the Hub cannot be reached.
+            PermissionError: not signed in, or not allowed to write there.
+            ValueError: as of `save_pretrained`, or no name of a repository.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            (Path(folder) / "README.md").write_text(model_card(type(self).__name__, repository, self._spec))
+            return hub.push_folder(
+                Path(folder), repository, message=message, private=private, branch=branch, token=token
+            )
+
     def config_text(self) -> str:
         """The content of `config.json`: the network's name, its arguments, its spec and the version."""
         return files.config_text(type(self).__name__, self.config, self._spec)
@@ -261,12 +296,14 @@ class SegmentationModel(nn.Module):
         """Builds the network that `save_pretrained` wrote; called on SegmentationModel, whichever network it is.
 
         Args:
-            folder: holds `config.json` and `model.safetensors`, or a run whose best weights are taken.
+            folder: holds `config.json` and `model.safetensors`, or a run whose best weights are taken; or the name of
+                weights that ship, or a repository of the Hugging Face Hub, "org/name" or "org/name@revision".
             changes: constructor arguments to change. Another `in_channels` sums or repeats the stem's kernels, another
                 `num_classes` starts a fresh head; what was adapted is logged as a warning.
 
         Raises:
-            FileNotFoundError: no such folder or file.
+            ConnectionError: weights of the Hub that are not in its cache, and no connection.
+            FileNotFoundError: no such folder, file or repository.
             ValueError: a truncated or foreign file, another network, or weights that do not fit the changes.
         """
         folder = files.find_folder(Path(folder).expanduser())

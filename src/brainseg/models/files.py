@@ -11,6 +11,7 @@ from torch import Tensor
 
 import brainseg
 from brainseg._whole import written_whole
+from brainseg.models import hub
 from brainseg.models.shipped import list_weights, shipped_folder
 from brainseg.models.spec import ModelSpec
 
@@ -90,9 +91,13 @@ def is_model(path: Path) -> bool:
 
 
 def find_folder(path: Path) -> Path:
-    """The folder of weights that is meant: the path itself, the best weights of the run there, or weights that ship.
+    """The folder of weights that is meant.
+
+    That is the path itself, the best weights of the run there, weights that ship, or those of a repository of the Hub,
+    "org/name", which are downloaded.
 
     Raises:
+        ConnectionError: the Hub cannot be reached.
         FileNotFoundError: neither weights nor a run with any, or an ensemble.
     """
     if (path / CONFIG).is_file():
@@ -111,10 +116,21 @@ def find_folder(path: Path) -> Path:
         )
     if not path.exists() and path.as_posix() in list_weights():
         return shipped_folder(path.as_posix())
+    if repository := _repository(path):
+        try:
+            return hub.fetch_folder(repository, (CONFIG, WEIGHTS))
+        except (ConnectionError, FileNotFoundError) as error:
+            raise type(error)(f"there is no folder {path}, and {error}") from error
     raise FileNotFoundError(
         f"{path} holds no run and no weights; give the folder of a run, one that save_pretrained wrote, or the name of "
         f"weights that ship: {', '.join(list_weights())}"
     )
+
+
+def _repository(path: Path) -> str | None:
+    """That of the Hub, unless a name of weights that ship was mistyped."""
+    networks = {name.partition("/")[0] for name in list_weights()}
+    return None if path.exists() or path.parent.as_posix() in networks else hub.repository_of(path)
 
 
 def write_ensemble(folder: Path, members: Sequence[str]) -> None:

@@ -1,7 +1,69 @@
 """Files of the Hugging Face Hub, by way of its cache; where it cannot be reached, one sentence at once."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+PREFIX = "hf-hub:"
+FILES = (".ckpt", ".pt", ".pth", ".safetensors")
+
+
+def repository_of(path: Path) -> str | None:
+    """The "org/name" or "org/name@revision" that stands in place of a folder, with timm's "hf-hub:" or without it.
+
+    Without it, what lies in a folder that there is, or ends like a file, is a path that was mistyped.
+    """
+    name = path.as_posix()
+    if name.startswith(PREFIX):
+        return name.removeprefix(PREFIX)
+    plain = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name) and not name.endswith(FILES)
+    return name if plain and not path.parent.exists() else None
+
+
+def fetch_folder(name: str, files: Sequence[str]) -> Path:
+    """The folder of the cache that holds these files of a repository; errors as of `fetch`."""
+    *_, path = [fetch(name, file) for file in files]
+    return path.parent
+
+
+def push_folder(
+    folder: Path, repository: str, *, message: str, private: bool | None, branch: str | None, token: str | None
+) -> str:
+    """Uploads a folder into a repository, which is made if there is none; its README.md stays if it has one.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        ConnectionError: the Hub cannot be reached.
+        PermissionError: not signed in, or not allowed to write there.
+        ValueError: no name of a repository.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        if branch is not None:
+            api.create_branch(repository, branch=branch, exist_ok=True)
+        kept = ["README.md"] if api.file_exists(repository, "README.md", revision=branch) else None
+        commit = api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message=message, revision=branch, ignore_patterns=kept
+        )
+    except HFValidationError as error:
+        raise ValueError(f"{repository!r} is no name of a repository of the Hub: {error}") from error
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        answer = getattr(error, "response", None)
+        if answer is None or answer.status_code in (401, 403):
+            raise PermissionError(
+                f"the Hub does not let you write to {repository}: sign in with `hf auth login`, or give token="
+            ) from error
+        raise ConnectionError(f"{ENDPOINT} does not take {repository} ({_reason(error)}); try again later") from error
+    except Exception as error:  # of the client beneath
+        raise ConnectionError(f"{ENDPOINT} cannot be reached ({_reason(error)}): nothing was uploaded") from error
+    return str(commit.commit_url)
 
 
 def split_revision(name: str) -> tuple[str, str | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from brainseg._names import no_such
+from brainseg.models import hub
 from brainseg.models.base import SegmentationModel
 from brainseg.models.features import EncoderFeatures
 from brainseg.models.loading import load_weights
@@ -124,8 +125,8 @@ def create_model(
     Args:
         name: one of `list_models()`.
         weights: None for a fresh initialisation; the tag of weights that ship with the network ("lgg", see
-            `list_weights`); a file for `load_weights`; or a folder that `save_pretrained` wrote or of a run, whose
-            arguments are then those that neither the name nor the call gives.
+            `list_weights`); a file for `load_weights`; or a folder that `save_pretrained` wrote or of a run, or
+            "hf-hub:org/name", whose arguments are then those that neither the name nor the call gives.
         features_only: the encoder alone, as timm's function of this name gives it: a list of features.
         out_indices: which of them, as for `SegmentationModel.forward_intermediates`; None for all.
         arguments: the constructor's; they go before those of the name.
@@ -154,6 +155,8 @@ def create_model(
     shipped = list_weights(f"{name}/*")
     if f"{name}/{weights}" in shipped:
         return network.from_pretrained(shipped_folder(f"{name}/{weights}"), **arguments)
+    if str(weights).startswith(hub.PREFIX):
+        return network.from_pretrained(weights, **arguments)
     if not Path(weights).expanduser().exists():
         tags = ", ".join(tag.removeprefix(f"{name}/") for tag in shipped) or "none"
         raise FileNotFoundError(f"there is no file or folder {weights}; weights that ship with {name}: {tags}")
