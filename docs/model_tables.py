@@ -5,6 +5,7 @@
 What a table shows is counted by `summary`, or read from the tables of runs and benchmarks that the repository keeps.
 """
 
+import csv
 import json
 import re
 from functools import cache
@@ -89,20 +90,27 @@ def runs(_: str | None) -> str:
 
 
 def training(_: str | None) -> str:
-    """The course of the training of mask_dino_small: means over the hundred steps before."""
-    result = json.loads((PAGES.parent / "runs" / "mask_dino_small" / "result.json").read_text())
-    shown = [row for row in result["course"] if row["step"] in (100, 200, 500, 1000, result["steps"])]
-    header = "| step | total | class | mask | dice |\n|---:|---:|---:|---:|---:|"
+    """The epochs of the run of mask_dino_lgg, as its metrics.csv has them."""
+    folder = PAGES.parent / "runs" / "mask_dino_small"
+    with (folder / "metrics.csv").open() as file:
+        epochs = list(csv.DictReader(file))
+    columns = ["train_loss", *(f"train_loss_{part}" for part in ("class", "mask", "dice", "box", "giou")), "val_loss"]
+    columns += ["val_dice_patient", "val_dice_dataset", "val_map"]
     rows = [
-        f"| {row['step']} | {row['total']:.1f} | {row['ce']:.3f} | {row['mask']:.3f} | {row['dice']:.3f} |"
-        for row in shown
+        f"| {int(float(row['epoch']))} | {' | '.join(f'{float(row[name]):.3f}' for name in columns)} |"
+        for row in epochs
     ]
-    scores = (
-        f"After {result['steps']} steps of {result['batch']} slices at {result['side']}x{result['side']} "
-        f"({result['seconds'] / 60:.0f} minutes on one CPU thread), on the validation patients: mean patient "
-        f"Dice {result['dice_patient']:.3f}, Dice over all pixels {result['dice_dataset']:.3f}. One seed."
+    header = f"| epoch | {' | '.join(f'`{name}`' for name in columns)} |\n|---:|{'---:|' * len(columns)}"
+    scores = json.loads((folder / "summary.json").read_text())
+    low, high = (scores[f"its 95 % interval, {end}"] for end in ("from", "to"))
+    total = yaml.safe_load((folder / "config.yaml").read_text())["epochs"]
+    pooled, mean = scores["pooled Dice"], scores["mean patient Dice"]
+    found = (
+        f"After {len(epochs)} of its {total} epochs, where it was stopped, `brainseg evaluate` finds on the "
+        f"{scores['patients']} validation patients a pooled Dice of {pooled:.3f} and a mean patient Dice of {mean:.3f} "
+        f"({low:.3f} to {high:.3f}). One seed."
     )
-    return "\n".join([header, *rows, "", scores])
+    return "\n".join([header, *rows, "", found])
 
 
 def read_costs(folder: Path) -> ModelSummary:
