@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models import ours
+from benchmarks.models import monai_unet, ours
 from brainseg.benchmark import Candidate, Case, Run, Setting, create_run
 from brainseg.inference import export, optimize
 from brainseg.memory import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, MIB, keep_freed_memory
@@ -28,6 +28,9 @@ def cases() -> list[Case]:
     return [
         case("Training step, batch 8, 256x256", training(Setting(DEVICE, 8, mode="training"))),
         *(case(f"Inference, batch {batch}, 256x256", inference(Setting(DEVICE, batch))) for batch in (1, 8)),
+        *(case(f"Beside MONAI's UNet, batch {batch}, 256x256", beside(Setting(DEVICE, batch))) for batch in (1, 8)),
+        case("Beside MONAI's UNet, training step, batch 8, 256x256", step_beside(Setting(DEVICE, 8, mode="training"))),
+        Case("U-Nets optimized, batch 1, 256x256", u_nets(Setting(DEVICE)), device=DEVICE),
         case("Memory of a training step, 256x256", small_training(Setting(DEVICE, 8, mode="training"))),
         case("Memory of an inference, batch 1, 1024x1024", small_inference(Setting(DEVICE, size=1024))),
     ]
@@ -63,6 +66,34 @@ def inference(as_is: Setting) -> list[Candidate]:
         row("freed memory kept, optimized, compiled", replace(fast, compile=True), equal="as it is"),
         row("freed memory kept, optimized, bfloat16", replace(fast, dtype="bfloat16")),
         Candidate("onnxruntime", partial(onnxruntime, fast), "as it is", 1e-3),
+    ]
+
+
+def beside(as_is: Setting) -> list[Candidate]:
+    fast = replace(as_is, optimize=True)
+    return [
+        row("MONAI UNet", as_is, build=monai_unet),
+        row("as it is", as_is),
+        row("optimized", fast, equal="as it is"),
+        row("optimized, compiled", replace(fast, compile=True), equal="as it is"),
+        Candidate("onnxruntime", partial(onnxruntime, fast), "as it is", 1e-3),
+    ]
+
+
+def step_beside(as_is: Setting) -> list[Candidate]:
+    return [
+        row("MONAI UNet", as_is, build=monai_unet),
+        row("as it is", as_is),
+        row("channels_last", replace(as_is, layout="channels_last")),
+    ]
+
+
+def u_nets(as_is: Setting) -> list[Candidate]:
+    fast = replace(as_is, optimize=True)
+    return [
+        row(f"{name}{words}", setting, build=partial(ours, name), equal=None if setting is as_is else name)
+        for name in ("unet_small", "resunet")
+        for words, setting in (("", as_is), (", optimized", fast))
     ]
 
 

@@ -21,9 +21,16 @@ INFERENCE = [
     (KEPT, "`keep_freed_memory()`; `brainseg predict` does it"),
     (f"{KEPT}, channels_last", "network and images in `torch.channels_last`"),
     (f"{KEPT}, optimized", "`optimize(model)`: batch norms folded, channels_last"),
-    (f"{KEPT}, optimized, compiled", "`torch.compile(optimize(model))`"),
+    (f"{KEPT}, optimized, compiled", '`optimize(model, compile=True)`, `Predictor(model, backend="compile")`'),
     (f"{KEPT}, optimized, bfloat16", "`optimize(model).bfloat16()`"),
     ("onnxruntime", '`export(optimize(model), "model.onnx")`, run by onnxruntime'),
+]
+BESIDE = [
+    ("MONAI UNet", "16 to 256 channels, two residual units, as it comes"),
+    ("as it is", "`unext`"),
+    ("optimized", "`optimize(model)`"),
+    ("optimized, compiled", "`optimize(model, compile=True)`"),
+    ("onnxruntime", '`export(optimize(model), "model.onnx")`'),
 ]
 STEPS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "training": (
@@ -38,6 +45,12 @@ STEPS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "inference": ("Inference, batch 1,", INFERENCE),
     "batches": ("Inference, batch 8,", INFERENCE),
+    "beside_one": ("Beside MONAI's UNet, batch 1,", BESIDE),
+    "beside_eight": ("Beside MONAI's UNet, batch 8,", BESIDE),
+    "beside_step": (
+        "Beside MONAI's UNet, training step",
+        [BESIDE[0], BESIDE[1], ("channels_last", "network and images in `torch.channels_last`")],
+    ),
     "memory": (
         "Memory of a training step",
         [

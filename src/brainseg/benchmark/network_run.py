@@ -11,6 +11,7 @@ from brainseg.benchmark.clock import Call
 from brainseg.benchmark.harness import NotAvailableError, Run
 from brainseg.benchmark.setting import Setting
 from brainseg.inference import optimize
+from brainseg.models import SegmentationModel
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 Read = Callable[[Any], Tensor]
@@ -64,11 +65,13 @@ def why_not(device: torch.device) -> str | None:
 
 def _inference(model: nn.Module, images: Tensor, setting: Setting) -> tuple[Call, Read]:
     model = model.eval().requires_grad_(False)
+    # Of our networks there is a program for all sizes; of others, and in half precision, one for these.
+    for_all_sizes = setting.compile and setting.dtype == "float32" and isinstance(model, SegmentationModel)
     if setting.optimize:
-        model = optimize(model)
+        model = optimize(model, compile=for_all_sizes)
     dtype = HALVES.get(setting.dtype, torch.float32)
     model, images = model.to(dtype), images.to(dtype)
-    forward = _compiled(model) if setting.compile else model
+    forward = _compiled(model) if setting.compile and not (setting.optimize and for_all_sizes) else model
 
     def call() -> Any:
         with torch.inference_mode(), rounding(setting):

@@ -26,7 +26,7 @@ class Setting:
             a step of fused AdamW with a learning rate of 0, so that all steps are alike.
         layout: memory format of images and weights.
         optimize: by `brainseg.inference.optimize`, in inference.
-        compile: by `torch.compile`, for these shapes.
+        compile: by `torch.compile`, for these shapes; with `optimize`, in float32, by `optimize(compile=True)`.
         cuda_graph: the whole call recorded once as a CUDA graph, then replayed.
 
     Raises:
