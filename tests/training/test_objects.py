@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from brainseg.cli.train import parser
 from brainseg.metrics import MeanAveragePrecision
 from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, list_models
 from brainseg.models.mask_dino import instance_inference, semantic_logits, targets_from_masks
-from brainseg.training import SegmentationTask, TrainConfig, resume, train
+from brainseg.training import SegmentationTask, SliceDataModule, TrainConfig, resume, train, write_config
 from brainseg.training.config import DataConfig, LossConfig, ModelConfig, ObjectsConfig, OptimizerConfig, to_config
+from brainseg.training.datasets import find_split
 from brainseg.training.objects import object_targets
 from tests.models.contract import narrow_arguments
 
@@ -174,3 +177,25 @@ def test_a_run_that_goes_on_ends_with_the_bits_of_one_that_was_not_cut_off(
     best = json.loads((tmp_path / "straight" / "best" / "metrics.json").read_text())
     assert best["val_map"] == max(float(row["val_map"]) for row in rows)
     assert isinstance(SegmentationModel.from_pretrained(tmp_path / "straight"), MaskDINO)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_score_objects_as_one(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, ema=None, epochs=1)
+    write_config(replace(config, devices=2, strategy="ddp"), tmp_path / "config.yaml")
+    script, run = tmp_path / "command.py", tmp_path / "run"
+    script.write_text("from brainseg.cli import main\nmain()\n")
+    command = [sys.executable, str(script), "train", "--config", str(tmp_path / "config.yaml"), "--run", str(run)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    (row,) = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+    weights = ModelConfig("mask_dino_small", config.model.arguments, weights=str(run))
+    module = SegmentationTask(replace(config, model=weights), in_channels=3, num_classes=1).eval()
+    data = SliceDataModule(config.data, find_split(config.data, seed=config.seed), seed=config.seed)
+    with torch.no_grad():
+        for slices in data.val_dataloader():
+            module.score(module.step(slices), slice_index=slices["slice"])
+    assert module.val_map is not None
+    assert float(row["val_map"]) == pytest.approx(float(module.val_map.compute()), abs=1e-6)
+    alone = module.val_scores["dice_patient"].compute()
+    assert float(row["val_dice_patient"]) == pytest.approx(float(alone), abs=1e-6)
