@@ -5,10 +5,15 @@ TORCH ?= $(if $(shell command -v nvidia-smi),torch,torch==2.13.0)
 # Two processes, each on one thread (conftest.py); a file stays in one of them, since its tests share what is dear to make.
 PYTEST = -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all test-oldest lint
+.PHONY: demo docs test test-all test-oldest lint
 
 demo: .venv/installed
 	.venv/bin/brainseg demo
+
+# The site in build/site: every page, and a reference of every public name; a dead link stops it. To look at it, with its
+# search: .venv/bin/python -m http.server --directory build/site
+docs: .venv/installed
+	.venv/bin/python docs/site/build.py
 
 lint: .venv/installed
 	.venv/bin/ruff check .
