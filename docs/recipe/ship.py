@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from brainseg._whole import written_whole
-from brainseg.models import ModelSpec, create_model, files
+from brainseg.models import ModelSpec, Postprocessing, create_model, files
 from brainseg.models.shipped import CHECKSUMS, SHIPPED
 from brainseg.transforms import HeadZScore
 
@@ -24,6 +24,8 @@ SPEC = ModelSpec(
     normalization=HeadZScore().config,
     channel_names=("t1", "flair", "t1ce"),  # pre-contrast, FLAIR, post-contrast, by the names that BraTS gave to files
     shown_channel=1,
+    # Of all slices of a patient together; accepted out of fold, docs/recipe.md.
+    postprocessing=Postprocessing(smooth=True, components="likeliest"),
 )
 
 
