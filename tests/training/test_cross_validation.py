@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from docs.phantom_maps import write_maps
 from lightning.pytorch import Callback
 
 from brainseg.data import read_folds, read_split, split_patients, write_folds, write_phantoms, write_split
@@ -178,6 +179,18 @@ def test_what_cannot_run_writes_nothing(config: TrainConfig, tmp_path: Path) -> 
         with pytest.raises(ValueError, match=message):
             cross_validate(bad, folder, **options)
         assert not folder.exists()
+
+
+def test_classes_are_told_apart_by_their_names(config: TrainConfig, tmp_path: Path) -> None:
+    write_maps(tmp_path / "own", patients=4, slices=2, size=32)
+    data = replace(config.data, root=str(tmp_path / "own"), format="folder")
+    result = cross_validate(replace(config, data=data), tmp_path / "cv", folds=2)
+    assert result is not None
+    dice = read_cases(tmp_path / "cv" / "patients.csv", names=["oedema", "core"])["dice"]
+    by_class = [[case.values[k] for case in dice if case.values[k] == case.values[k]] for k in range(2)]
+    assert result.summary["mean patient Dice, core"] == pytest.approx(fmean(by_class[1]))
+    assert result.summary["mean patient Dice"] == pytest.approx(fmean(map(fmean, by_class)))
+    assert Predictor.from_pretrained(tmp_path / "cv").spec.class_names == ("background", "oedema", "core")
 
 
 def test_other_results_are_left_alone(config: TrainConfig, folder: Path) -> None:

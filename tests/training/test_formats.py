@@ -1,6 +1,7 @@
 """Data of one's own by the configuration: label maps, volumes, folds and samplers, from training to evaluation."""
 
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
+from docs.phantom_maps import write_maps
 from PIL import Image
 
+from brainseg import cli
 from brainseg.data import institution, read_split, split_patients, write_folds, write_split
 from brainseg.models.files import read_config
 from brainseg.training import TrainConfig, evaluate, train
@@ -82,6 +85,20 @@ def test_label_maps_of_three_classes_are_learned(maps: DataConfig, tmp_path: Pat
     assert (spec.task, spec.class_names) == ("multiclass", tuple(CLASSES))
     assert evaluation.case == "patient"
     assert len(evaluation.patients) == 2
+
+
+@pytest.mark.slow
+def test_phantoms_with_label_maps_are_learned_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_maps(Path("own"))
+    # The command of docs/your_data.md.
+    options = "--data.format folder --data.root own --model.name unext_small --optimizer.lr 0.01 --epochs 20 --run run"
+    place = "--data.cache_dir cache --accelerator cpu --devices 1"
+    monkeypatch.setattr(sys, "argv", ["brainseg", "train", *options.split(), *place.split()])
+    cli.main()
+    evaluation = evaluate("run")
+    assert evaluation.summary["mean patient Dice"] > 0.9
+    assert list(evaluation.patients[0].class_dice) == ["oedema", "core"]
 
 
 def test_volumes_train_and_are_evaluated(volumes: DataConfig, tmp_path: Path) -> None:
