@@ -78,7 +78,7 @@ def networks(pattern: str | None) -> str:
 def runs(_: str | None) -> str:
     """Runs of the same recipe with several networks."""
     rows = []
-    models = {folder: read_costs(folder) for folder in RUNS.iterdir()}
+    models = {folder: read_costs(folder) for folder in RUNS.iterdir() if folder.is_dir()}
     for folder, model in sorted(models.items(), key=lambda run: run[1].macs):
         scores = json.loads((folder / "summary.json").read_text())
         low, high = (scores[f"its 95 % interval, {end}"] for end in ("from", "to"))

@@ -89,3 +89,9 @@ def test_a_patient_is_predicted_as_a_volume() -> None:
     assert torch.equal(plain, likely > 0.5)
     with pytest.raises(ValueError, match=r"expected the slices of a patient \(S, C, H, W\)"):
         predictor.volume(slices[:0])
+
+
+def test_weights_that_ship_are_an_ensemble_of_one() -> None:
+    x = torch.rand(1, 3, 64, 64)
+    ensemble = Ensemble.from_weights("unext", "lgg", device="cpu")
+    assert torch.equal(ensemble.logits(x), Predictor.from_weights("unext", "lgg", device="cpu").logits(x))

@@ -96,7 +96,7 @@ def test_the_bottleneck_is_the_last_and_smallest_feature() -> None:
         ({"channels": 64}, "channels must be two or more positive integers, got 64"),
         ({"channels": (8, 0)}, "each of channels must be a positive integer, got 0"),
         ({"channels": "64"}, "channels must be two or more positive integers, got '64'"),
-        ({"pretrained": True}, "pretrained=True starts a timm backbone; name one by encoder="),
+        ({"pretrained": True}, "pretrained= starts a timm backbone; name one by encoder="),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -276,6 +276,11 @@ class Ensemble(Predictor):
         """An ensemble of the networks that `save_pretrained` or `brainseg cross-validate` wrote; of a run, one."""
         return cls.from_folders(find_members(Path(folder).expanduser()), **arguments)
 
+    @classmethod
+    def from_weights(cls, name: str, weights: str, **arguments: Any) -> Self:
+        """An ensemble of one, of weights that ship; arguments as for `Predictor`."""
+        return cls([Predictor.from_weights(name, weights, **arguments)])
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes each member's weights, with its spec, below the folder, and last `ensemble.json`, that names them.
 
