@@ -22,19 +22,19 @@ LESION_RIM = (0.40, 0.74, 0.78)
 
 
 class Phantom(NamedTuple):
-    """A slice and its lesion.
+    """A slice and its lesions.
 
     Attributes:
         image: (3, H, W) float32 in [0, 1]: pre-contrast, FLAIR, post-contrast.
-        mask: (1, H, W) float32, 1 inside the lesion.
+        mask: (1, H, W) float32, 1 inside the lesions.
     """
 
     image: Tensor
     mask: Tensor
 
 
-def phantom(seed: int, *, size: int = 256, lesion: bool | None = None) -> Phantom:
-    """A synthetic axial slice: scalp, skull, tissue, ventricles, maybe a lesion, bias field and Rician noise.
+def phantom(seed: int, *, size: int = 256, lesion: int | None = None) -> Phantom:
+    """A synthetic axial slice: scalp, skull, tissue, ventricles, maybe lesions, bias field and Rician noise.
 
     The magnitude of a complex signal with Gaussian noise of equal deviation in both parts is Rician (Gudbjartsson and
     Patz 1995).
@@ -42,13 +42,16 @@ def phantom(seed: int, *, size: int = 256, lesion: bool | None = None) -> Phanto
     Args:
         seed: the same seed draws the same slice.
         size: height and width in pixels, at least 32.
-        lesion: whether there is one; None draws it, with a probability of one third as in the LGG data.
+        lesion: how many there are, or whether there is one; several are smaller, and few touch. None draws whether,
+            with a probability of one third as in the LGG data.
 
     Raises:
-        ValueError: a size below 32.
+        ValueError: a size below 32, or fewer lesions than none.
     """
     if size < 32:
         raise ValueError(f"a phantom needs a size of at least 32 pixels, got {size}")
+    if lesion is not None and lesion < 0:
+        raise ValueError(f"lesion must be how many there are, from 0, or None, got {lesion}")
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> float:
@@ -93,13 +96,16 @@ def phantom(seed: int, *, size: int = 256, lesion: bool | None = None) -> Phanto
 
     mask = torch.zeros(size, size, dtype=torch.bool)
     drawn = uniform(0, 1) < 1 / 3
-    if drawn if lesion is None else lesion:
-        angle, distance = uniform(0, 2 * math.pi), uniform(0.25, 0.55)
+    lesions = int(drawn) if lesion is None else int(lesion)
+    low, high = (bound / max(lesions, 1) ** 0.5 for bound in (0.10, 0.26))
+    for k in range(lesions):  # each in a sector of its own
+        angle, distance = 2 * math.pi * (k + uniform(0, 1)) / lesions, uniform(0.25, 0.55)
         center = (middle[0] + distance * axes[0] * math.sin(angle), middle[1] + distance * axes[1] * math.cos(angle))
-        extent = radius(center, (uniform(0.10, 0.26), uniform(0.10, 0.26)), uniform(0, 180)) + 0.14 * waves(7)
-        mask = brain & (extent < 1)
-        paint(mask, LESION)
-        paint(mask & (extent < 0.55) & (extent > 0.35), LESION_RIM)
+        extent = radius(center, (uniform(low, high), uniform(low, high)), uniform(0, 180)) + 0.14 * waves(7)
+        own = brain & (extent < 1)
+        paint(own, LESION)
+        paint(own & (extent < 0.55) & (extent > 0.35), LESION_RIM)
+        mask |= own
 
     image = _blur(image) * (1 + 0.04 * waves(20))
     image = image * torch.exp(0.12 * waves(2))
