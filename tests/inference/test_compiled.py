@@ -76,6 +76,8 @@ def test_it_computes_what_the_network_does_on_every_size() -> None:
             x = images(batch, 3, height, width)
             assert_close(compiled(x), model(x))
             assert compiled(x).is_contiguous()
+        for x in (images(2, 3, 64, 96).mT, images(2, 3, 64, 96).to(memory_format=torch.channels_last)):
+            assert_close(compiled(x), model(x))
         assert is_compiled(compiled, 33)
         assert not is_compiled(compiled, 32)
 

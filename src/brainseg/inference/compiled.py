@@ -85,7 +85,8 @@ class CompiledForward:
         height, width = images.shape[-2:]
         if self._program is None:
             self._program = _load(self.path)
-        return network._cropped(self._program(network._pad(images)), height, width, 1)
+        # A program reads images in the order of those that it was made with, whatever their strides say.
+        return network._cropped(self._program(network._pad(images).contiguous()), height, width, 1)
 
     def _fits(self, images: Tensor) -> bool:
         network = self.network
