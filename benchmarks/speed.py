@@ -2,12 +2,9 @@
 
 import ctypes
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +12,9 @@ from torch import Tensor, nn
 
 from benchmarks.models import monai_unet, ours
 from brainseg.benchmark import Candidate, Case, Run, Setting, create_run
-from brainseg.inference import export, optimize
+from brainseg.inference.backends import create_backend
 from brainseg.memory import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, MIB, keep_freed_memory
+from brainseg.models import ModelSpec
 
 NETWORK = "unext"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -156,24 +154,13 @@ def return_freed_memory() -> None:
 
 
 def onnxruntime(setting: Setting) -> Run:
-    ort = import_module("onnxruntime")
-
     torch.manual_seed(0)
-    model = optimize(ours(NETWORK))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        export(model, path, normalize=False)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    forward = create_backend("onnxruntime", ours(NETWORK), ModelSpec())
     size = (setting.batch, setting.in_channels, setting.size, setting.size)
-    images = torch.rand(size, generator=torch.Generator().manual_seed(0)).numpy()
+    images = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    forward(images)  # the session is made with the first images
 
-    def call() -> list[Any]:
-        outputs: list[Any] = session.run(None, {"images": images})
-        return outputs
+    def call() -> Tensor:
+        return forward(images)
 
-    def result() -> Tensor:
-        return torch.from_numpy(call()[0]).flatten()
-
-    return Run(call, result=result)
+    return Run(call, result=lambda: call().flatten())

@@ -18,11 +18,7 @@ from brainseg.models import create_model, list_models, summary
 from brainseg.training import SegmentationTask, TrainConfig
 from brainseg.training.inputs import INPUTS
 from brainseg.training.task import AUGMENTATIONS
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["brainseg", *map(str, arguments)])
-    cli.main()
+from tests.command import call
 
 
 def test_train_evaluate_and_predict_from_a_folder_of_slices(

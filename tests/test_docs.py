@@ -1,5 +1,6 @@
 """Pages show what the code counts now."""
 
+import csv
 import json
 import math
 import re
@@ -86,6 +87,14 @@ def test_every_step_is_a_row_of_the_benchmark() -> None:
     for title, shown in speed_tables.STEPS.values():
         ((_, names),) = [item for item in rows.items() if item[0].startswith(title)]
         assert {name for name, _ in shown} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["course", "thresholds", "components"])
+def test_every_row_of_the_page_is_one_of_the_results(name: str) -> None:
+    with (DOCS / "runs" / "mask_dino_phantoms" / f"{name}.csv").open() as file:
+        lines = [f"| {' | '.join(row)} |" for row in list(csv.reader(file))[1:]]
+    shown = (DOCS / "models" / "instances.md").read_text().splitlines()
+    assert sum(line in shown for line in lines) >= 4
 
 
 @pytest.mark.parametrize("table", peers.COLUMNS)

@@ -1,17 +1,11 @@
 """`brainseg cross-validate`: from a file of folds to an ensemble that predicts, and one line for what is wrong."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from brainseg import cli
 from brainseg.data import write_phantoms
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["brainseg", *map(str, arguments)])
-    cli.main()
+from tests.command import call
 
 
 def test_folds_of_a_file_become_tables_and_an_ensemble_that_predicts(

@@ -1,12 +1,11 @@
 """`brainseg split`: what it writes and says, and one line for what is wrong."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from brainseg import cli
 from brainseg.data import institution, read_folds, read_split, split_patients, write_phantoms
+from tests.command import call
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +21,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def split(root: Path, monkeypatch: pytest.MonkeyPatch, *options: object) -> None:
     data = (f"--data.root={root}", f"--data.cache_dir={root.parent / 'cache'}")
-    monkeypatch.setattr(sys, "argv", ["brainseg", "split", *data, *map(str, options)])
-    cli.main()
+    call(monkeypatch, "split", *data, *options)
 
 
 def test_a_split_is_that_of_split_patients(

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from brainseg.cli import main
 from brainseg.inference import Predictor
 from brainseg.inference.backends import Backend
 from brainseg.models import ModelSpec, UNet
 from brainseg.transforms import ForegroundZScore
+from tests.command import call
 from tests.models.contract import images, randomize_statistics
 
 BACKENDS = [
@@ -85,9 +85,8 @@ def test_the_command_predicts_by_a_backend(tmp_path: Path, monkeypatch: pytest.M
     pixels = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "slice.png")
     for backend in ("torch", "onnxruntime"):
-        call = ["predict", tmp_path / "weights", tmp_path / "slice.png", "-o", tmp_path / backend, "--probabilities"]
-        monkeypatch.setattr(sys, "argv", ["brainseg", *map(str, call), "--backend", backend])
-        main()
+        paths = (tmp_path / "weights", tmp_path / "slice.png", "-o", tmp_path / backend)
+        call(monkeypatch, "predict", *paths, "--probabilities", "--backend", backend)
     plain, other = (np.load(tmp_path / x / "slice_probabilities.npy") for x in ("torch", "onnxruntime"))
     assert plain.std() > 0.01
     np.testing.assert_allclose(other, plain, atol=1e-5)

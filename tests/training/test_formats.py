@@ -1,7 +1,6 @@
 """Data of one's own by the configuration: label maps, volumes, folds and samplers, from training to evaluation."""
 
 import re
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,13 @@ import yaml
 from docs.phantom_maps import write_maps
 from PIL import Image
 
-from brainseg import cli
 from brainseg.data import institution, read_split, split_patients, write_folds, write_split
 from brainseg.models.files import read_config
 from brainseg.training import TrainConfig, evaluate, train
 from brainseg.training.config import DataConfig, ModelConfig, OptimizerConfig
 from brainseg.training.data import SliceDataModule
 from brainseg.training.datasets import find_split, open_part
+from tests.command import call
 from tests.pages import PageReader
 
 CLASSES = ["background", "shell", "core"]
@@ -94,8 +93,7 @@ def test_phantoms_with_label_maps_are_learned_by_the_command(tmp_path: Path, mon
     # The command of docs/your_data.md.
     options = "--data.format folder --data.root own --model.name unext_small --optimizer.lr 0.01 --epochs 20 --run run"
     place = "--data.cache_dir cache --accelerator cpu --devices 1"
-    monkeypatch.setattr(sys, "argv", ["brainseg", "train", *options.split(), *place.split()])
-    cli.main()
+    call(monkeypatch, "train", *options.split(), *place.split())
     evaluation = evaluate("run")
     assert evaluation.summary["mean patient Dice"] > 0.9
     assert list(evaluation.patients[0].class_dice) == ["oedema", "core"]

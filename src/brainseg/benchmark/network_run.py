@@ -65,13 +65,14 @@ def why_not(device: torch.device) -> str | None:
 
 def _inference(model: nn.Module, images: Tensor, setting: Setting) -> tuple[Call, Read]:
     model = model.eval().requires_grad_(False)
-    # Of our networks there is a program for all sizes; of others, and in half precision, one for these.
-    for_all_sizes = setting.compile and setting.dtype == "float32" and isinstance(model, SegmentationModel)
+    # Of our networks, optimized, there is a program for all sizes; of others, and in half precision, one for these.
+    compilable = setting.dtype == "float32" and isinstance(model, SegmentationModel)
+    for_all_sizes = setting.optimize and setting.compile and compilable
     if setting.optimize:
         model = optimize(model, compile=for_all_sizes)
     dtype = HALVES.get(setting.dtype, torch.float32)
     model, images = model.to(dtype), images.to(dtype)
-    forward = _compiled(model) if setting.compile and not (setting.optimize and for_all_sizes) else model
+    forward = _compiled(model) if setting.compile and not for_all_sizes else model
 
     def call() -> Any:
         with torch.inference_mode(), rounding(setting):

@@ -45,7 +45,7 @@ class _OnnxSession:
 
     def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
         try:
-            import onnxruntime  # type: ignore[import-untyped]  # noqa: F401
+            import onnxruntime  # type: ignore[import-untyped]
         except ImportError as error:
             raise ImportError('the backend onnxruntime needs it: pip install "brainseg-torch[export]"') from error
         weight = next(model.parameters(), torch.zeros(()))
@@ -54,7 +54,7 @@ class _OnnxSession:
                 f"the backend onnxruntime predicts on the CPU in float32, the network is {weight.dtype} on "
                 f"{weight.device}; give device='cpu' and model.float(), or another backend"
             )
-        self._model, self._spec = optimize(model), spec
+        self._runtime, self._model, self._spec = onnxruntime, optimize(model), spec
         self._session: Any = None
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -64,11 +64,9 @@ class _OnnxSession:
 
     def _open(self, in_channels: int) -> Any:
         """With the first images, which alone say how many channels a network of others takes."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
+        options = self._runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         with TemporaryDirectory() as folder:
             path = Path(folder, "network.onnx")
             export(self._model, path, normalize=False, spec=self._spec, in_channels=in_channels)
-            return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            return self._runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -18,6 +18,7 @@ from torch.export import Dim
 
 from brainseg import __version__
 from brainseg._whole import written_whole
+from brainseg.inference.export import find_limits
 from brainseg.inference.packed import is_plain_inference
 from brainseg.models import SegmentationModel
 from brainseg.models.unext import TokenizedUp, UNeXt
@@ -143,9 +144,8 @@ def _export(network: SegmentationModel) -> torch.export.ExportedProgram:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(_Core(network), (example,), dynamic_shapes=(sizes,))
-    # Of a network that does one thing for small images and another for large ones the tracer has seen one only.
-    if any(found.lower > 2 * stride or found.upper < LARGEST for found in program.range_constraints.values()):
-        raise RuntimeError(f"it computes by the size of the image: {program.range_constraints}")
+    if limits := find_limits(program, 2 * stride, LARGEST):
+        raise RuntimeError(f"it computes by the size of the image: what was traced holds for {limits} alone")
     return program
 
 

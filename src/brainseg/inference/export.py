@@ -148,14 +148,24 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None, ou
     # What torch.compile and DataParallel put around a network takes any arguments, and the tracer wants one.
     whole = _FromRaw(answering, spec or ModelSpec()).eval()
     program = torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
-    # The tracer has seen one branch, and an ONNX model would take it for all sizes.
-    limits = () if isinstance(network, SegmentationModel) else program.range_constraints.values()
-    if bound := [found for found in limits if found.lower > other or found.upper < LARGE]:
+    if not isinstance(network, SegmentationModel) and (limits := find_limits(program, other, LARGE)):
         raise ValueError(
             f"{type(model).__name__} computes by the size of the image: of sides or strides, what was traced holds for "
-            f"{bound[0].lower} to {bound[0].upper} alone; a program has no branches, so take them out of the network"
+            f"{limits} alone; a program has no branches, so take them out of the network"
         )
     return program
+
+
+def find_limits(program: ExportedProgram, lower: int, upper: int) -> str | None:
+    """The sides or strides, "lowest to highest", that a program is bound to if it does not take all between these.
+
+    Of a network that does one thing for small images and another for large ones the tracer has seen one branch, and
+    what is made of the program without its guards, such as an ONNX model, would take it for all sizes.
+    """
+    for found in program.range_constraints.values():
+        if found.lower > lower or found.upper < upper:
+            return f"{found.lower} to {found.upper}"
+    return None
 
 
 def _check_suffix(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Masks and overlays of image files."""
 
-import csv
 import re
 from bisect import insort
 from collections import Counter
@@ -33,7 +32,7 @@ from brainseg.inference.results import (
 )
 from brainseg.inference.volumes import find_scans, holds_volumes, predict_scan, show_scan
 from brainseg.models import ModelSpec, Postprocessing
-from brainseg.report import Pictures, check_pages, write_page, write_rows
+from brainseg.report import Pictures, check_pages, read_rows, write_page, write_rows
 from brainseg.visualization import brightened, draw_outlines
 
 
@@ -183,9 +182,8 @@ class _Table:
         self.path = path
         self.rows: dict[str, list[Measures]] = {}
         if keep and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    self.rows.setdefault(row["patient"], []).append(_measures(row, path))
+            for row in read_rows(path):
+                self.rows.setdefault(row["patient"], []).append(_measures(row, path))
         self.patients = sorted(self.rows, key=natural_order)
 
     def holds(self, patient: str) -> bool:

@@ -3,7 +3,7 @@
 from brainseg.report.curves import Chart, create_chart
 from brainseg.report.page import Page, Quantity, check_pages, write_page
 from brainseg.report.pictures import Pictures
-from brainseg.report.tables import write_rows, write_values
+from brainseg.report.tables import read_rows, write_rows, write_values
 
 __all__ = [
     "Chart",
@@ -12,6 +12,7 @@ __all__ = [
     "Quantity",
     "check_pages",
     "create_chart",
+    "read_rows",
     "write_page",
     "write_rows",
     "write_values",

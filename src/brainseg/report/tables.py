@@ -17,6 +17,12 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         writer.writerows(rows)
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that `write_rows` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_values(values: Mapping[str, float], path: Path) -> None:
     """Writes named numbers as JSON, which has no NaN: null, in one move."""
     plain = {name: None if value != value else value for name, value in values.items()}

@@ -1,6 +1,5 @@
 """Cross-validation: a run for each fold, one after the other, and what they say together."""
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from brainseg.data import Split, read_folds, write_folds
 from brainseg.inference import Ensemble
 from brainseg.metrics import Case, confidence_interval, read_cases
 from brainseg.models.files import CROSS_VALIDATION, is_model
-from brainseg.report import write_rows, write_values
+from brainseg.report import read_rows, write_rows, write_values
 from brainseg.report.screen import print_table
 from brainseg.training.config import TrainConfig, decided, plain
 from brainseg.training.datasets import find_folds, open_part
@@ -186,20 +185,15 @@ def _run(config: TrainConfig, run: Path, begin: _Begin) -> None:
 def _finish(run: Path, fold: int) -> None:
     """Scores a fold's patients; once their rows are there, with its number, the fold is finished."""
     evaluate(run)
-    rows = _read_rows(run / "evaluation" / "validation" / "patients.csv")
+    rows = read_rows(run / "evaluation" / "validation" / "patients.csv")
     write_rows([{"patient": row.pop("patient"), "fold": fold, **row} for row in rows], run / TABLE)
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @rank_zero_only
 def _gather(runs: Sequence[Path], folder: Path, case: str) -> CrossValidation:
     ensemble = Ensemble.from_folders(runs, device="cpu")
     names = scored_names(ensemble.spec)
-    rows = sorted((row for run in runs for row in _read_rows(run / TABLE)), key=itemgetter("patient"))
+    rows = sorted((row for run in runs for row in read_rows(run / TABLE)), key=itemgetter("patient"))
     write_rows(rows, folder / TABLE)
     tables = read_cases(folder / TABLE, names=names if len(names) > 1 else None)
     fold_of = {str(case.patient): int(case.values[0]) for case in tables["fold"]}

@@ -224,7 +224,8 @@ def evaluate(
         by_slice = {"dice": "dice_slice", **{name: name for name in BY_SLICE}}
         tables = {column: scored.metric(name).per_case() for column, name in by_slice.items()}
         write_cases(folder / "slices.csv", {**tables, **scored.pixels}, names=scored.class_names)
-        write_rows(evaluation.institutions(), folder / "institutions.csv")
+        institutions = evaluation.institutions()
+        write_rows(institutions, folder / "institutions.csv")
         write_values(evaluation.summary, folder / "summary.json")
         with written_whole(folder / "cases.png") as file:
             cases.savefig(file, dpi=120)
@@ -238,7 +239,7 @@ def evaluate(
             intervals=intervals,
             patients=of_patients,
             dice={row.patient: row.dice for row in rows},
-            institutions=evaluation.institutions(),
+            institutions=institutions,
         )
         write_page(page, pictures, folder / "report.html")
     return evaluation

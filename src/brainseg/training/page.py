@@ -1,13 +1,12 @@
 """The page of an evaluation."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainseg.report import Chart, Page, Quantity, create_chart
+from brainseg.report import Chart, Page, Quantity, create_chart, read_rows
 
 NO_CASES = "It is not known whose the images are: each counts as a patient."
 
@@ -77,15 +76,14 @@ def _charts(run: Path, monitor: str) -> list[Chart]:
     """Losses, and the score that chose the weights beside the Dice of validation patients; none without their table."""
     if not (run / "metrics.csv").is_file():
         return []
-    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(run / "metrics.csv")
     if not rows:
         return []
     epochs = [int(row["epoch"]) for row in rows]
     best = run / "best" / "metrics.json"
     kept = int(json.loads(best.read_text())["epoch"]) if best.is_file() else None
     scores = [name for name in rows[0] if name == monitor != "val_loss" or name.startswith("val_dice_patient")]
-    columns = {
+    columns: dict[str, list[str]] = {
         "Loss": [name for name in ("train_loss", "val_loss") if name in rows[0]],
         "Scores on validation patients": scores,
     }

@@ -74,14 +74,13 @@ def _find(images: Tensor, fraction: float) -> Tensor:
     smooth = F.pad(half, (SMOOTHING // 2,) * 4, mode="replicate")
     for _ in range(SMOOTHING):
         smooth = F.avg_pool2d(smooth, 2, stride=1)
-    smooth = smooth[:, 0]
 
     pixels = smooth.flatten(1)
     bright = pixels.topk(pixels.shape[1] // BRIGHTEST + 1).values[:, -1:]
     # A pooling of one pixel, since an exported program cannot tell whether what a slice leaves can be flattened.
-    few = F.avg_pool2d(smooth[:, None], 1, 2).flatten(1) / (BRAIN * bright).clamp(min=torch.finfo(bright.dtype).tiny)
+    few = F.avg_pool2d(smooth, 1, 2).flatten(1) / (BRAIN * bright).clamp(min=torch.finfo(bright.dtype).tiny)
     threshold = BRAIN * _otsu(few.clamp(0, 1).sqrt()).square().unsqueeze(1)
-    found = smooth > (threshold.clamp(min=fraction) * bright)[..., None]
+    found = smooth[:, 0] > (threshold.clamp(min=fraction) * bright)[..., None]
 
     side = 2 * SPECK + 1
     opened = -F.max_pool2d(-_enclosed(found).float()[:, None], side, 1, SPECK)  # the border of the image is no edge
