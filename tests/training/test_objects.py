@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,16 +11,21 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from brainseg.cli.train import parser
-from brainseg.metrics import MeanAveragePrecision
-from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, list_models
-from brainseg.models.mask_dino import instance_inference, semantic_logits, targets_from_masks
-from brainseg.training import SegmentationTask, SliceDataModule, TrainConfig, resume, train, write_config
+from brainseg.data import LGGSegmentation, write_split
+from brainseg.inference import Predictor
+from brainseg.metrics import MeanAveragePrecision, PanopticQuality
+from brainseg.models import MaskDINO, ModelSpec, QueryPredictions, SegmentationModel, list_models
+from brainseg.models.mask_dino import Instances, instance_inference, semantic_logits, targets_from_masks
+from brainseg.training import SegmentationTask, SliceDataModule, TrainConfig, evaluate, resume, train, write_config
 from brainseg.training.config import DataConfig, LossConfig, ModelConfig, ObjectsConfig, OptimizerConfig, to_config
 from brainseg.training.datasets import find_split
+from brainseg.training.object_scores import ObjectScores
 from brainseg.training.objects import object_targets
 from tests.models.contract import narrow_arguments
+from tests.pages import PageReader
 
 NAMES = list_models("mask_dino_*")
 
@@ -177,6 +183,84 @@ def test_a_run_that_goes_on_ends_with_the_bits_of_one_that_was_not_cut_off(
     best = json.loads((tmp_path / "straight" / "best" / "metrics.json").read_text())
     assert best["val_map"] == max(float(row["val_map"]) for row in rows)
     assert isinstance(SegmentationModel.from_pretrained(tmp_path / "straight"), MaskDINO)
+
+
+def bright(model: MaskDINO, images: torch.Tensor, *_: Any, **__: Any) -> QueryPredictions:
+    """What a network might answer that knows lesions by their brightness: two readings of it, and half of the image."""
+    flair = F.avg_pool2d(model._pad(images)[:, 1], 4)
+    half = torch.linspace(1, -1, flair.shape[1])[:, None].expand_as(flair)
+    masks = torch.stack([4 * (flair - 1.0), 4 * (flair - 1.9), half], dim=1)
+    logits = (
+        torch.tensor([2.0, 0.5, 1.0]).expand(len(images), -1)[..., None].expand(-1, -1, model.config["num_classes"])
+    )
+    boxes = torch.full((len(images), 3, 4), 0.5)
+    return QueryPredictions(logits, masks, boxes, image_size=(images.shape[-2], images.shape[-1]))
+
+
+@pytest.mark.parametrize("image_size", [None, (96, 64)])
+def test_an_evaluation_scores_objects_as_validation_does(
+    image_size: tuple[int, int] | None, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MaskDINO, "forward_queries", bright)
+    config = replace(config, ema=None, data=replace(config.data, image_size=image_size))
+    split = find_split(config.data, seed=config.seed)
+    module = SegmentationTask(config, in_channels=3, num_classes=1).eval()
+    for slices in SliceDataModule(config.data, split, seed=config.seed).val_dataloader():
+        module.score(module.step(slices), slice_index=slices["slice"])
+    run = tmp_path / "run"
+    module.outcome.save_pretrained(run / "best")
+    write_config(config, run / "config.yaml")
+    write_split(split, run / "split.json")
+    evaluation = evaluate(run)
+
+    predictor = Predictor.from_pretrained(run, device="cpu")
+    thresholds: dict[str, Any] = {"": None, "50": [0.5], "75": [0.75]}
+    metrics: dict[str, Any] = {
+        f"mask AP{name}": MeanAveragePrecision(iou_thresholds=t) for name, t in thresholds.items()
+    }
+    quality, objects, shown = PanopticQuality(), 0, 0
+    for sample in LGGSegmentation(str(config.data.root), split["validation"], cache_dir=config.data.cache_dir):
+        targets = targets_from_masks(sample["mask"][None], components=True)
+        objects += len(targets[0]["labels"])
+        for metric in metrics.values():
+            metric.update([predictor.instances(sample["image"], min_score=None)], targets)
+        found = predictor.instances(sample["image"], min_score=0.5)
+        shown += len(found)
+        quality.update([found], targets)
+    expected = {name: metric.compute().item() for name, metric in metrics.items()}
+    expected |= {"PQ, score from 0.5": quality.compute().item()}
+    assert 0 < expected["PQ, score from 0.5"] < expected["mask AP"] < 1
+    assert module.val_map is not None
+    if image_size is None:  # else validation compares masks at that size
+        assert expected["mask AP"] == pytest.approx(module.val_map.compute().item(), abs=1e-6)
+    expected |= {"objects": objects, "objects found, score from 0.5": shown}
+    written = json.loads((evaluation.folder / "summary.json").read_text())
+    page = {cells[0][0]: cells[1][0] for cells in PageReader(evaluation.folder / "report.html").tables[1]}
+    assert {name: evaluation.summary[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert {name: written[name] for name in expected} == {name: evaluation.summary[name] for name in expected}
+    assert page["mask AP"] == f"{expected['mask AP']:.3f}"
+    assert page["objects"] == str(objects)
+
+
+def test_objects_of_several_classes_are_scored_each_and_the_background_is_not() -> None:
+    spec = ModelSpec(task="multiclass", class_names=("background", "oedema", "core", "necrosis"))
+    scores = ObjectScores(spec, ObjectsConfig(components=True, min_pixels=4), (32, 32))
+    masks = torch.zeros(1, 64, 64, dtype=torch.long)
+    masks[0, :10, :10], masks[0, 20:24, :4], masks[0, 40:43, :5] = 1, 2, 2  # of the last not 4 pixels at 32x32
+    found = torch.zeros(3, 64, 64, dtype=torch.bool)
+    found[0, :10, :10] = found[1, 20:24, :3] = found[2, 50:, 50:] = True
+    instances = Instances(torch.tensor([0.9, 0.8, 0.4]), torch.tensor([1, 2, 2]), torch.zeros(3, 4), found)
+    scores.update([instances], {"mask": masks})
+    summary = scores.summary()
+    assert (summary["objects"], summary["objects found, score from 0.5"]) == (2, 2)
+    assert summary["mask AP, oedema"] == 1
+    assert summary["mask AP, core"] == pytest.approx(0.6)  # an IoU of 0.75 is enough six times of ten
+    assert summary["mask AP"] == pytest.approx(0.8)
+    assert math.isnan(summary["mask AP, necrosis"])
+    assert "mask AP, background" not in summary
+    assert summary["mask AP75, core"] == 1
+    assert summary["PQ, score from 0.5, core"] == pytest.approx(0.75)
+    assert summary["PQ, score from 0.5"] == pytest.approx(0.875)
 
 
 @pytest.mark.slow

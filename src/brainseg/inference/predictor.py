@@ -19,9 +19,9 @@ from brainseg.inference.foreign import check_logits, find_queries, find_spec
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
-from brainseg.models import ModelSpec, Postprocessing, SegmentationModel, create_model
+from brainseg.models import ModelSpec, Postprocessing, QueryPredictions, SegmentationModel, create_model
 from brainseg.models.files import find_members, read_config, write_ensemble
-from brainseg.models.mask_dino import Instances, instance_inference
+from brainseg.models.mask_dino import Instances, instance_inference, semantic_logits
 from brainseg.transforms import Resize, create_transform
 
 
@@ -183,20 +183,38 @@ class Predictor:
             ValueError: a network without queries, a predictor with `tta` or `windows`, a score that is none, besides
                 what a call raises.
         """
+        images = to_images(image)
+        found = self._instances(self._queries(images), images, min_score)
+        return found if _is_batch(image) else found[0]
+
+    def logits_and_instances(self, images: Tensor) -> tuple[Tensor, list[Instances]]:
+        """Logits of a batch, as of `logits`, and all of its objects, as of `instances`, for the time of one of them.
+
+        Args:
+            images: as for `logits`.
+
+        Raises:
+            ValueError: as of these two.
+        """
+        predictions = self._queries(images)
+        with torch.inference_mode():
+            logits = semantic_logits(predictions)
+            if logits.shape[-2:] != images.shape[-2:]:
+                logits = Resize((images.shape[-2], images.shape[-1]))(logits)
+        return logits, self._instances(predictions, images, None)
+
+    def _queries(self, images: Tensor) -> QueryPredictions:
         queries = find_queries(self.model)
         if self.tta or self.windows:
             raise ValueError("objects of turned images and of windows have no mean; predict instances without")
-        images = to_images(image)
-        size = (images.shape[-2], images.shape[-1])
         with torch.inference_mode(), _evaluating(self.model):
-            found = instance_inference(
-                queries(self._as_trained(images, self.spec.image_size or size)),
-                output_size=size,
-                things=self.spec.foreground,
-                min_score=min_score,
-            )
-        found = [each.to("cpu") for each in found]
-        return found if _is_batch(image) else found[0]
+            return queries(self._as_trained(images, self.spec.image_size or (images.shape[-2], images.shape[-1])))
+
+    def _instances(self, predictions: QueryPredictions, images: Tensor, min_score: float | None) -> list[Instances]:
+        size = (images.shape[-2], images.shape[-1])
+        with torch.inference_mode():
+            found = instance_inference(predictions, output_size=size, things=self.spec.foreground, min_score=min_score)
+        return [each.to("cpu") for each in found]
 
     def volume(
         self,
@@ -310,12 +328,7 @@ class Ensemble(Predictor):
         """Mean logits (B, K, H, W) of a batch (B, C, H, W) floating point in [0, 1], of the size of the images."""
         return torch.stack([member.logits(images).to(self.device) for member in self.members]).mean(0)
 
-    def instances(self, image: ImageLike, *, min_score: float | None = 0.5) -> list[Instances]:  # noqa: ARG002
-        """Refused: objects of several networks have no mean.
-
-        Raises:
-            ValueError: always.
-        """
+    def _queries(self, images: Tensor) -> QueryPredictions:  # noqa: ARG002
         raise ValueError("objects of several networks have no mean; predict instances with one of the members")
 
 

@@ -21,11 +21,13 @@ from brainseg.data import SliceDataset, VolumeDataset, institution, read_split
 from brainseg.inference import Predictor
 from brainseg.metrics import Case, Interval, confidence_interval, write_cases
 from brainseg.metrics.base import CaseMetric
+from brainseg.models import MaskDINO
 from brainseg.report import Pictures, check_pages, write_page, write_rows, write_values
 from brainseg.report.screen import print_table
-from brainseg.training.config import read_config
+from brainseg.training.config import ObjectsConfig, read_config
 from brainseg.training.datasets import open_part
 from brainseg.training.means import Take, over_classes, over_known
+from brainseg.training.object_scores import ObjectScores
 from brainseg.training.page import evaluation_page
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
 from brainseg.training.targets import check_exclusive
@@ -77,7 +79,8 @@ class Evaluation(NamedTuple):
     Attributes:
         patients: a row each, sorted by name.
         summary: mean of the patients with its 95 % interval (patients resampled), median, pooled, by slice and batch;
-            surfaces and lesions by slice; of several classes the Dice of each by its name.
+            surfaces and lesions by slice; of several classes the Dice of each by its name; of a network that answers
+            with objects (Mask DINO) their average precision and panoptic quality.
         folder: of patients.csv, slices.csv, institutions.csv, summary.json, cases.png and report.html.
         case: "patient", or "image" where patients are not known and each image counts as one.
     """
@@ -138,12 +141,14 @@ class Scored:
         class_names: those that are scored.
         dataset: the slices.
         batch_size: in which they came.
+        objects: scores of a network that answers with objects.
     """
 
     scores: MetricCollection
     class_names: list[str]
     dataset: SliceDataset
     batch_size: int
+    objects: ObjectScores | None = None
 
     def metric(self, name: str) -> CaseMetric:
         """One of the scores."""
@@ -212,7 +217,7 @@ def evaluate(
     check_pages()
     with Pictures() as pictures:
         batch_size = data.batch_size if len(set(dataset.shapes)) == 1 else 1
-        scored = _score(predictor, dataset, batch_size, pictures, channel)
+        scored = _score(predictor, dataset, batch_size, pictures, channel, config.objects)
         rows = _rows(scored)
         cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
 
@@ -272,25 +277,37 @@ def _check_classes(expected: Sequence[str], dataset: SliceDataset) -> None:
 
 
 def _score(
-    predictor: Predictor, dataset: SliceDataset, batch_size: int, pictures: Pictures, channel: int | None
+    predictor: Predictor,
+    dataset: SliceDataset,
+    batch_size: int,
+    pictures: Pictures,
+    channel: int | None,
+    objects_config: ObjectsConfig,
 ) -> Scored:
     names = scored_names(predictor.spec)
     scores = create_scores(names)
     scores.add_metrics(create_details(len(names)))
+    objects = None
+    if isinstance(predictor.model, MaskDINO):
+        objects = ObjectScores(predictor.spec, objects_config, predictor.spec.image_size)
     spacings = dataset.spacings if isinstance(dataset, VolumeDataset) else [(1.0, 1.0, 1.0)] * len(dataset)
     stretches = (rows / columns for _, rows, columns in spacings)
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
         if predictor.spec.task == "multiclass" and batch["mask"].dim() == 4:
             check_exclusive(batch["mask"])
-        logits = predictor.logits(batch["image"]).cpu()
-        found, true, valid = scored_masks(predictor.spec, logits, batch)
+        if objects is None:
+            logits = predictor.logits(batch["image"])
+        else:
+            logits, instances = predictor.logits_and_instances(batch["image"])
+            objects.update(instances, batch)
+        found, true, valid = scored_masks(predictor.spec, logits.cpu(), batch)
         scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)
         for i, patient in enumerate(batch["patient"]):
             shown = brightened(batch["image"][i], channel)
             masks = (mask[i] if valid is None else mask[i] & valid[i] for mask in (found, true))
             stretch = next(stretches)
             pictures.add(patient, int(batch["slice"][i]), shown, *(mask.numpy() for mask in masks), stretch=stretch)
-    return Scored(scores, names, dataset, batch_size)
+    return Scored(scores, names, dataset, batch_size, objects)
 
 
 def _rows(scored: Scored) -> list[PatientScore]:
@@ -366,6 +383,7 @@ def _summary(scored: Scored, rows: Sequence[PatientScore], intervals: Mapping[st
         "slices with tumour, nothing found": slices.count((True, False)),
         "slices without tumour, something found": slices.count((False, True)),
         "slices without tumour, nothing found, left out": slices.count((False, False)),
+        **(scored.objects.summary() if scored.objects is not None else {}),
         f"batch IoU, batches of {scored.batch_size}": value["iou_batch"],
         f"batch Dice, batches of {scored.batch_size}": value["dice_batch"],
     }

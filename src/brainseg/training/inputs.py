@@ -1,5 +1,7 @@
 """How images reach the network: `data.input` of a run by name."""
 
+from copy import deepcopy
+
 from brainseg._names import no_such
 from brainseg.transforms import Compose, ForegroundZScore, Normalize, SelectChannels, Transform
 
@@ -23,4 +25,4 @@ def create_input(name: str) -> Transform | None:
     """
     if name not in INPUTS:
         raise ValueError(no_such("input", name, INPUTS, most=1))
-    return INPUTS[name]
+    return deepcopy(INPUTS[name])  # a module, which each network puts into its own mode

@@ -1,7 +1,7 @@
 """What networks that answer with objects make of a batch: trained by their own criterion, scored as all others."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -53,12 +53,7 @@ def object_step(model: MaskDINO, images: Tensor, batch: Mapping[str, Any], confi
     Warns:
         UserWarning: pixels that do not count, which the criterion knows nothing of.
     """
-    if any(not valid.all() for valid in valid_of(batch).values()):
-        warnings.warn(
-            f"some pixels do not count, and the criterion of {type(model).__name__} takes them for pixels without an "
-            "object; scores leave them out",
-            stacklevel=2,
-        )
+    warn_of_pixels(batch, f"the criterion of {type(model).__name__} takes")
     targets = object_targets(batch["mask"], model.spec, config)
     predictions = model.forward_queries(images, targets)
     loss, parts = model.criterion(predictions, targets)
@@ -68,11 +63,7 @@ def object_step(model: MaskDINO, images: Tensor, batch: Mapping[str, Any], confi
         found = []
         if not model.training:
             found = instance_inference(predictions, (height, width), things=list(model.spec.foreground))
-    foreground = [target["labels"] >= model.spec.foreground.start for target in targets]
-    true = [
-        {"labels": target["labels"][kept], "masks": target["masks"][kept]}
-        for target, kept in zip(targets, foreground, strict=True)
-    ]
+    true = foreground_objects(targets, model.spec)
     return ObjectStep(logits, loss, {name.removeprefix("loss_"): value for name, value in parts.items()}, found, true)
 
 
@@ -82,3 +73,21 @@ def object_targets(masks: Tensor, spec: ModelSpec, config: ObjectsConfig) -> lis
         classes = torch.arange(spec.num_classes, device=masks.device)
         masks = to_target(masks, spec)[:, None] == classes[:, None, None]
     return targets_from_masks(masks, components=config.components, min_pixels=config.min_pixels)
+
+
+def foreground_objects(targets: Sequence[Target], spec: ModelSpec) -> list[dict[str, Tensor]]:
+    """Labels and masks of the objects that are scored: all but the background of "multiclass"."""
+    return [
+        {name: target[name][target["labels"] >= spec.foreground.start] for name in ("labels", "masks")}
+        for target in targets
+    ]
+
+
+def warn_of_pixels(batch: Mapping[str, Any], who_takes: str) -> None:
+    """Warns of pixels that do not count, of which objects know nothing."""
+    if any(not valid.all() for valid in valid_of(batch).values()):
+        warnings.warn(
+            f"some pixels do not count, and {who_takes} them for pixels without an object; scores of masks leave them "
+            "out",
+            stacklevel=3,
+        )

@@ -12,6 +12,8 @@ RECALLS = np.linspace(0, 1, 101)
 def mask_iou(predicted: Tensor, true: Tensor) -> Tensor:
     """Intersection over union of masks (r, H, W) and (n, H, W) bool: (r, n) float64, 0 for two empty ones."""
     intersection = predicted.new_zeros(len(predicted), len(true), dtype=torch.float64)
+    if intersection.numel() == 0:
+        return intersection
     for column, mask in enumerate(true):  # one at a time: all pairs of large images need too much memory
         intersection[:, column] = (predicted & mask).sum(dim=(1, 2)).double()
     areas = [masks.sum(dim=(1, 2)).double() for masks in (predicted, true)]
