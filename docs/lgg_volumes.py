@@ -13,8 +13,6 @@ import numpy as np
 from brainseg.data import LGGSegmentation, lgg_root
 from brainseg.data.nifti import Grid
 
-SEQUENCES = ("pre", "flair", "post")
-
 
 def write_volumes(slices: LGGSegmentation, root: Path, spacing: tuple[float, float, float] = (5.0, 1.0, 1.0)) -> None:
     """A folder for each patient, `<patient>/<patient>_flair.nii.gz` and so on; the TIFF files know no spacing.
@@ -30,7 +28,7 @@ def write_volumes(slices: LGGSegmentation, root: Path, spacing: tuple[float, flo
         images = np.stack([(sample["image"] * 255).round().byte().numpy() for sample in samples], axis=1)
         masks = np.stack([sample["mask"][0].byte().numpy() for sample in samples])
         (root / patient).mkdir(parents=True, exist_ok=True)
-        for name, volume in zip((*SEQUENCES, "seg"), (*images, masks), strict=True):
+        for name, volume in zip((*slices.channel_names, "seg"), (*images, masks), strict=True):
             count, height, width = volume.shape
             voxels = Grid((width, height, count), affine).from_slices(volume, "axial")
             nibabel.save(nibabel.Nifti1Image(voxels, affine), root / patient / f"{patient}_{name}.nii.gz")

@@ -8,9 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from docs.lgg_volumes import write_volumes
+from PIL import Image
 from torch import nn
 
-from brainseg.data import VolumeDataset
+from brainseg.data import LGGSegmentation, VolumeDataset, lgg_root
 from brainseg.inference import Predictor, measure
 from brainseg.inference.files import PredictionError, predict
 from brainseg.inference.volumes import Scan, find_scans, predict_scan
@@ -129,6 +131,13 @@ def test_sequences_that_do_not_fit_are_named(
     assert not (tmp_path / "out").exists()
 
 
+def test_two_files_of_one_sequence_are_named(tmp_path: Path) -> None:
+    for name in ("p1_t1.nii", "p1-T1.nii.gz"):
+        save(tmp_path / "p1" / name, np.zeros(SHAPE, np.uint8))
+    with pytest.raises(ValueError, match=r"p1[-_](t1.nii|T1.nii.gz) and .* are one sequence; keep one of them"):
+        find_scans(tmp_path, None, None)
+
+
 def test_one_bad_volume_does_not_throw_away_the_others_and_a_second_call_goes_on(cases: Path, tmp_path: Path) -> None:
     for case in ("p1", "p2"):
         for path in (cases / case).iterdir():
@@ -154,3 +163,23 @@ def test_one_bad_volume_does_not_throw_away_the_others_and_a_second_call_goes_on
     again, afresh = (PageReader(tmp_path / folder / "report.html").strips for folder in ("out", "afresh"))
     assert again == afresh
     assert list(again) == ["p1", "p2"]
+
+
+def test_real_slices_are_segmented_as_pictures_and_as_volumes_alike(tmp_path: Path) -> None:
+    patients = [lgg_root() / name for name in ("TCGA_CS_6667_20011105", "TCGA_HT_7884_19980913")]
+    if not all(path.is_dir() for path in patients):
+        pytest.skip(f"no LGG data in {lgg_root()}")
+    slices = LGGSegmentation(lgg_root(), [path.name for path in patients])
+    write_volumes(slices, tmp_path / "volumes", spacing=(5, 1, 1))
+    lgg = Path("unext/lgg")
+    predict(lgg, [tmp_path / "volumes"], tmp_path / "masks")
+    predict(lgg, patients, tmp_path / "pictures", patients=True, spacing=(5, 1, 1))
+    for path in patients:
+        voxels = np.asarray(nibabel.load(tmp_path / "masks" / f"{path.name}_mask.nii.gz").dataobj)
+        assert voxels.any()
+        files = (files.images[0].stem for files in slices.files if files.patient == path.name)
+        for name, mask in zip(files, voxels.T, strict=True):
+            picture = np.asarray(Image.open(tmp_path / "pictures" / f"{name}_mask.png"))
+            np.testing.assert_array_equal(picture, 255 * mask)
+    tables = [(tmp_path / folder / "volumes.csv").read_bytes() for folder in ("masks", "pictures")]
+    assert tables[0] == tables[1]

@@ -192,6 +192,24 @@ def test_the_normalization_is_saved_with_the_network() -> None:
     }
 
 
+def test_channels_and_axis_are_those_of_the_volumes_in_the_order_of_the_weights(tmp_path: Path) -> None:
+    data = DataConfig(format="volumes", axis="coronal")
+    names, classes = ("t1", "Flair", "t1ce"), {"in_channels": 3, "num_classes": 1}
+    module = SegmentationTask(TrainConfig(data=data), channel_names=names, **classes)
+    assert (module.model.spec.channel_names, module.model.spec.axis) == (names, "coronal")
+    module.model.save_pretrained(tmp_path / "weights")
+    again = TrainConfig(data=data, model=ModelConfig(weights=str(tmp_path / "weights")))
+    with pytest.raises(
+        ValueError, match="the weights take the channels t1, Flair, t1ce, and the data gives flair, t1, t"
+    ):
+        SegmentationTask(again, channel_names=("flair", "t1", "t1ce"), **classes)
+    others = SegmentationTask(again, channel_names=("t1", "flair", "t2"), **classes)  # to learn from others is a choice
+    assert others.model.spec.channel_names == ("t1", "flair", "t2")
+    images = replace(again, data=DataConfig(format="folder"))
+    assert SegmentationTask(images, **classes).model.spec == module.model.spec
+    assert SegmentationTask(images, in_channels=1, num_classes=1).model.spec.channel_names is None
+
+
 @pytest.mark.parametrize(("layout", "channel"), [("lgg", 1), ("folder", None)])
 def test_pictures_of_lgg_slices_show_flair(layout: str, channel: int | None) -> None:
     assert task(data=DataConfig(format=layout)).model.spec.shown_channel == channel  # type: ignore[arg-type]

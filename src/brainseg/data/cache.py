@@ -73,10 +73,12 @@ class SliceDataset(Dataset[Sample]):
         root: the folder of the data.
         files: the slices of this data set, in the order of its items.
         patients: their patients, sorted.
+        channel_names: of the images' channels; None where nothing names them.
         case: what `patients` are: "patient", or "image" where patients are not known and each image counts as one.
         labels: which stored values make which class; that of all masks as they are, unless a data set says more.
     """
 
+    channel_names: tuple[str, ...] | None = None
     case: Literal["patient", "image"] = "patient"
 
     def __init__(

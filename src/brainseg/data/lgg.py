@@ -37,6 +37,9 @@ class LGGSegmentation(SliceDataset):
             by name.
     """
 
+    # By the names that BraTS gave to files.
+    channel_names = ("t1", "flair", "t1ce")
+
     def __init__(
         self,
         root: str | Path,

@@ -42,8 +42,9 @@ class VolumeDataset(SliceDataset):
     `dataset.json`, which names the sequences and classes.
 
     Items are `Sample`s sorted by case and slice. Slices are cut along an axis of the head, not of the file, and stand
-    upright (`Grid.to_slices`); they count from 0. Images are (C, H, W) float32 in [0, 1]: of each volume 0 (or the
-    lowest value, if that is below) becomes 0 and the highest 1, in 65,536 steps.
+    upright (`Grid.to_slices`); they count from 0. Images are (C, H, W) float32 in [0, 1]. Voxels of 8 bits are divided
+    by 255, as pixels of image files are; of other volumes 0 (or the lowest value, if that is below) becomes 0 and the
+    highest 1, in 65,536 steps.
 
     Args:
         root: the folder of the cases, or of `imagesTr`, `labelsTr` and `dataset.json`.
@@ -58,7 +59,7 @@ class VolumeDataset(SliceDataset):
         cache_dir: where decoded slices are kept; the user's cache folder by default.
 
     Attributes:
-        sequences: names of the channels.
+        channel_names: the sequences.
         axis: along which slices are cut.
 
     Raises:
@@ -87,10 +88,10 @@ class VolumeDataset(SliceDataset):
         ignored = IGNORED
         if (root / "imagesTr").is_dir():
             description = _Description(root / "dataset.json")
-            self.sequences, cases = _nnunet_cases(root, description, sequences)
+            self.channel_names, cases = _nnunet_cases(root, description, sequences)
             labels, ignored = labels if labels is not None else description.labels, description.ignored
         else:
-            self.sequences, cases = _brats_cases(root, sequences, cache_dir)
+            self.channel_names, cases = _brats_cases(root, sequences, cache_dir)
         self.axis: Axis = axis
         self._grids = {case.name: common_grid([*case.images, case.label]) for case in cases}
         every = [
@@ -242,7 +243,12 @@ def common_grid(paths: Sequence[Path]) -> Grid:
 
 
 def in_16_bits(voxels: NDArray[Any]) -> NDArray[np.uint16]:
-    """What a network sees of a volume: 0, or the lowest value if that is below, to 0, and the highest to 65535."""
+    """What a network sees of a volume: 0, or the lowest value if that is below, to 0, and the highest to 65535.
+
+    Of 8 bits 255 is the highest: a slice has the same values in a volume as in an image file.
+    """
+    if voxels.dtype == np.uint8:
+        return voxels.astype(np.uint16) * 257
     low, high = min(0.0, float(voxels.min())), float(voxels.max())
     if high <= low:
         return np.zeros(voxels.shape, np.uint16)

@@ -53,15 +53,19 @@ def find_scans(given: Path, sequences: Sequence[str] | None, channels: int | Non
 
     Raises:
         FileNotFoundError: a sequence is missing.
-        ValueError: other numbers of sequences than the network takes.
+        ValueError: other numbers of sequences than the network takes, or two files of one.
     """
     if given.is_file():
         return [Scan(volume_name(given), _checked(given, (given,), sequences, channels))]
     cases: dict[Path, dict[str, Path]] = {}
     for path in find_volumes(given):
         sequence = volume_name(path).removeprefix(one_spelling(path.parent.name)).lstrip("_-").lower()
-        if sequence != LABEL:
-            cases.setdefault(path.parent, {})[sequence] = path
+        if sequence == LABEL:
+            continue
+        volumes = cases.setdefault(path.parent, {})
+        if sequence in volumes:
+            raise ValueError(f"{volumes[sequence]} and {path.name} are one sequence; keep one of them")
+        volumes[sequence] = path
     scans = []
     for folder, volumes in cases.items():
         wanted = sorted(volumes) if sequences is None else [name.lower() for name in sequences]

@@ -103,7 +103,9 @@ class SegmentationModel(nn.Module):
         self._spec = spec
 
     def take_spec(self, spec: ModelSpec) -> None:
-        """Takes over the spec of other weights, with unnamed classes where those have another number of them."""
+        """Takes over the spec of other weights, with unnamed classes and channels where those have another number."""
+        if spec.channel_names is not None and len(spec.channel_names) != self.config["in_channels"]:
+            spec = replace(spec, channel_names=None)
         num_classes = self.config["num_classes"]
         self._spec = spec.with_classes(num_classes) if num_classes else spec
 

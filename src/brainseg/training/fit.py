@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,15 @@ def prepare(
     data = SliceDataModule(config.data, split, seed=config.seed)
     data.check_share(trainer.world_size)
     slices = data.train_set
+    if config.data.format == "volumes":  # other folders, evaluated later, may hold other sequences besides
+        config = replace(config, data=replace(config.data, sequences=list(slices.channel_names or ())))
     task = SegmentationTask(
         config,
         in_channels=slices.shapes[0][0],
         num_classes=slices.num_classes,
         task=slices.task,
         class_names=slices.class_names,
+        channel_names=slices.channel_names,
         spec=spec,
     )
     if config.monitor not in task.monitors:

@@ -19,7 +19,7 @@ from brainseg.metrics import MeanAveragePrecision
 from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, create_model
 from brainseg.models.files import find_folder, read_config
 from brainseg.models.spec import Task
-from brainseg.training.config import LossConfig, ObjectsConfig, TrainConfig, plain
+from brainseg.training.config import DataConfig, LossConfig, ObjectsConfig, TrainConfig, plain
 from brainseg.training.inputs import create_input
 from brainseg.training.objects import ObjectStep, object_step
 from brainseg.training.optimization import create_optimizer, create_schedule, set_rates
@@ -70,6 +70,7 @@ class SegmentationTask(LightningModule):
         num_classes: channels of the logits, likewise.
         task: what the data set's masks mean; None for what the network's weights say.
         class_names: of the data set's masks, likewise.
+        channel_names: of its images; None where nobody named them.
         spec: of a run that goes on, whose weights follow: none are looked for here.
 
     Attributes:
@@ -88,12 +89,14 @@ class SegmentationTask(LightningModule):
         num_classes: int,
         task: Task | None = None,
         class_names: Sequence[str] | None = None,
+        channel_names: Sequence[str] | None = None,
         spec: ModelSpec | None = None,
     ) -> None:
         super().__init__()
         self.model = _create_model(config, trained=spec is not None, in_channels=in_channels, num_classes=num_classes)
         if spec is None:
-            spec = _with_classes(self.model.spec, task, class_names)
+            spec = _with_channels(self.model.spec, channel_names, config.data)
+            spec = _with_classes(spec, task, class_names)
             self.input = _find_input(config, spec)
             normalization = None if self.input is None else self.input.config
             # Of the three sequences of the LGG data FLAIR shows tumour best.
@@ -340,6 +343,22 @@ def _with_classes(spec: ModelSpec, task: Task | None, class_names: Sequence[str]
     if class_names is None or len(class_names) != spec.num_classes or tuple(class_names) == unnamed:
         return spec
     return replace(spec, class_names=tuple(class_names))
+
+
+def _with_channels(spec: ModelSpec, names: Sequence[str] | None, data: DataConfig) -> ModelSpec:
+    """The spec with the channels of the data set, which must come in the order that the network's weights know."""
+    if data.format == "volumes":
+        spec = replace(spec, axis=data.axis)
+    if names is None:
+        return spec
+    known = [name.lower() for name in spec.channel_names or ()]
+    given = [name.lower() for name in names]
+    if known != given and sorted(known) == sorted(given):
+        raise ValueError(
+            f"the weights take the channels {', '.join(spec.channel_names or ())}, and the data gives "
+            f"{', '.join(names)}; give volumes, with data.sequences in the order of the weights"
+        )
+    return replace(spec, channel_names=tuple(names))
 
 
 def _find_input(config: TrainConfig, spec: ModelSpec) -> Transform | None:
