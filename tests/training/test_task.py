@@ -210,6 +210,16 @@ def test_channels_and_axis_are_those_of_the_volumes_in_the_order_of_the_weights(
     assert SegmentationTask(images, in_channels=1, num_classes=1).model.spec.channel_names is None
 
 
+def test_names_that_nobody_chose_do_not_replace_those_of_the_weights(tmp_path: Path) -> None:
+    model = create_model("unext_tiny")
+    model.spec = ModelSpec(class_names=("tumour",))
+    model.save_pretrained(tmp_path / "weights")
+    config = TrainConfig(model=ModelConfig(name="unext_tiny", weights=str(tmp_path / "weights")))
+    for names, expected in ((["label_1"], "tumour"), (["foreground"], "tumour"), (["lesion"], "lesion")):
+        module = SegmentationTask(config, in_channels=3, num_classes=1, class_names=names)
+        assert module.model.spec.class_names == (expected,)
+
+
 @pytest.mark.parametrize(("layout", "channel"), [("lgg", 1), ("folder", None)])
 def test_pictures_of_lgg_slices_show_flair(layout: str, channel: int | None) -> None:
     assert task(data=DataConfig(format=layout)).model.spec.shown_channel == channel  # type: ignore[arg-type]

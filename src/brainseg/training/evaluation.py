@@ -1,7 +1,6 @@
 """A run's best weights, judged by patient."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from brainseg.training.means import Take, over_classes, over_known
 from brainseg.training.object_scores import ObjectScores
 from brainseg.training.page import evaluation_page
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
-from brainseg.training.targets import check_exclusive
+from brainseg.training.targets import are_chosen, check_exclusive
 from brainseg.visualization import ShownCase, brightened, draw_cases
 
 IMAGES = "By image, each counted as a patient: whose they are is not known"
@@ -262,13 +261,11 @@ def _check_classes(expected: Sequence[str], dataset: SliceDataset) -> None:
 
     Names that nobody has chosen say nothing, and nor does that of a single class.
     """
-
-    def chosen(names: Sequence[str]) -> bool:
-        return not all(re.fullmatch(rf"background|(class|label)_{k}", name) for k, name in enumerate(names))
-
     found = dataset.class_names
     numbers_differ = dataset.task == "multiclass" and len(found) != len(expected)
-    names_differ = len(found) == len(expected) > 1 and [*found] != [*expected] and chosen(found) and chosen(expected)
+    names_differ = (
+        len(found) == len(expected) > 1 and [*found] != [*expected] and are_chosen(found) and are_chosen(expected)
+    )
     if numbers_differ or names_differ:
         raise ValueError(
             f"the classes of the data are {', '.join(found)} and those of the network {', '.join(expected)}; give data "

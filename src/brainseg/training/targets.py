@@ -1,6 +1,7 @@
 """What losses compare logits with, as the task of the network has it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,13 @@ def to_target(masks: Tensor, spec: ModelSpec) -> Tensor:
     check_exclusive(masks)
     classes = torch.arange(first, spec.num_classes, device=masks.device)[:, None, None]
     return (masks * classes).sum(1).long()
+
+
+def are_chosen(names: Sequence[str]) -> bool:
+    """Whether somebody has chosen the names of classes; those that follow from their numbers say nothing."""
+    if len(names) == 1:
+        return re.fullmatch(r"foreground|label_\d+", names[0]) is None
+    return not all(re.fullmatch(rf"background|(class|label)_{k}", name) for k, name in enumerate(names))
 
 
 def check_exclusive(masks: Tensor) -> None:

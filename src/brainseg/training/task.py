@@ -24,7 +24,7 @@ from brainseg.training.inputs import create_input
 from brainseg.training.objects import ObjectStep, object_step
 from brainseg.training.optimization import create_optimizer, create_schedule, set_rates
 from brainseg.training.scores import create_scores, named, scored_masks, scored_names
-from brainseg.training.targets import to_target, valid_of
+from brainseg.training.targets import are_chosen, to_target, valid_of
 from brainseg.transforms import Compose, Transform, course_augmentation, create_transform, strong_augmentation
 
 AUGMENTATIONS: dict[str, Callable[[], Compose]] = {"course": course_augmentation, "strong": strong_augmentation}
@@ -339,8 +339,9 @@ def _with_classes(spec: ModelSpec, task: Task | None, class_names: Sequence[str]
     """
     if task == "multiclass" and spec.task != task:
         spec = replace(spec, task=task, class_names=tuple(class_names or spec.class_names), threshold=None)
-    unnamed = ModelSpec.of_classes(spec.num_classes).class_names
-    if class_names is None or len(class_names) != spec.num_classes or tuple(class_names) == unnamed:
+    if class_names is None or len(class_names) != spec.num_classes:
+        return spec
+    if are_chosen(spec.class_names) and not are_chosen(class_names):
         return spec
     return replace(spec, class_names=tuple(class_names))
 
