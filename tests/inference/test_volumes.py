@@ -131,6 +131,24 @@ def test_sequences_that_do_not_fit_are_named(
     assert not (tmp_path / "out").exists()
 
 
+def test_images_of_nnunet_come_by_the_names_of_its_description(cases: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "Dataset001" / "imagesTs"
+    folder.mkdir(parents=True)
+    for case in ("p1", "p2"):
+        for number, sequence in enumerate(("t1", "flair")):
+            content = (cases / case / f"{case}_{sequence}.nii.gz").read_bytes()
+            (folder / f"{case}_{number:04}.nii.gz").write_bytes(content)
+    first, second = (folder / f"p1_{number:04}.nii.gz" for number in range(2))
+    scans = find_scans(folder, ("flair", "t1"), 2)  # without a description they come in the network's order
+    assert ([scan.name for scan in scans], scans[0].images) == (["p1", "p2"], (first, second))
+    description = '{"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "tumour": 1}}'
+    (folder.parent / "dataset.json").write_text(description)
+    assert find_scans(folder, ("flair", "t1"), 2)[0].images == (second, first)
+    with pytest.raises(FileNotFoundError, match=r"p1 has no sequence t2; .*beside p1_0000.nii.gz, p1_0001.nii.gz"):
+        find_scans(folder, ("flair", "t2"), 2)
+    assert find_scans(folder, None, 2)[0].images == (second, first)  # by name, as a data set without names
+
+
 def test_two_files_of_one_sequence_are_named(tmp_path: Path) -> None:
     for name in ("p1_t1.nii", "p1-T1.nii.gz"):
         save(tmp_path / "p1" / name, np.zeros(SHAPE, np.uint8))

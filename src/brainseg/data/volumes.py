@@ -18,6 +18,9 @@ from brainseg.data.labels import IGNORED, Classes, Labels, Task
 from brainseg.data.nifti import Axis, Grid, read_grid, read_voxels
 
 LABEL = "seg"
+DESCRIPTION = "dataset.json"
+NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+"""Names of nnU-Net's images."""
 
 
 class Case(NamedTuple):
@@ -87,7 +90,7 @@ class VolumeDataset(SliceDataset):
             raise FileNotFoundError(f"there is no folder {root}; give the one that holds the cases")
         ignored = IGNORED
         if (root / "imagesTr").is_dir():
-            description = _Description(root / "dataset.json")
+            description = Description(root / DESCRIPTION)
             self.channel_names, cases = _nnunet_cases(root, description, sequences)
             labels, ignored = labels if labels is not None else description.labels, description.ignored
         else:
@@ -119,7 +122,7 @@ class VolumeDataset(SliceDataset):
                 yield np.stack([image[number] for image in images]), label
 
 
-class _Description:
+class Description:
     """What dataset.json of nnU-Net says, of its first and second version."""
 
     def __init__(self, path: Path) -> None:
@@ -143,7 +146,7 @@ class _Description:
 
 
 def _nnunet_cases(
-    root: Path, description: _Description, sequences: Sequence[str] | None
+    root: Path, description: Description, sequences: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[Case]]:
     if description.ending.lower() not in (".nii", ".nii.gz"):
         raise ValueError(f"{root} holds {description.ending} files, expected .nii or .nii.gz; convert them")
@@ -153,10 +156,10 @@ def _nnunet_cases(
         raise ValueError(f"{root / 'dataset.json'}: {no_such('sequence', unknown[0], description.sequences)}")
     channels: dict[str, dict[int, Path]] = {}
     for path in find_volumes(root / "imagesTr"):
-        match = re.fullmatch(r"(.+)_(\d{4})", volume_name(path))
+        match = NUMBERED.fullmatch(volume_name(path))
         if match is None:
             raise ValueError(f"{path} is not called <case>_0000.nii.gz, <case>_0001.nii.gz, ...; rename it")
-        channels.setdefault(match[1], {})[int(match[2])] = path
+        channels.setdefault(match["case"], {})[int(match["channel"])] = path
     labels = (
         {volume_name(path): path for path in find_volumes(root / "labelsTr")} if (root / "labelsTr").is_dir() else {}
     )

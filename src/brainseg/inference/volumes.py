@@ -13,7 +13,7 @@ from brainseg._whole import written_whole
 from brainseg.data import to_unit_range
 from brainseg.data.files import VOLUMES, find_volumes, one_spelling, volume_name
 from brainseg.data.nifti import Axis, Grid, read_voxels
-from brainseg.data.volumes import LABEL, common_grid, in_16_bits
+from brainseg.data.volumes import DESCRIPTION, LABEL, NUMBERED, Description, common_grid, in_16_bits
 from brainseg.inference.components import postprocess
 from brainseg.inference.measures import Measures, measure
 from brainseg.inference.predictor import Predictor
@@ -43,11 +43,12 @@ def holds_volumes(path: Path) -> bool:
 
 
 def find_scans(given: Path, sequences: Sequence[str] | None, channels: int | None) -> list[Scan]:
-    """The patients of a volume, of a case's folder, or of a folder of such folders.
+    """The patients of a volume, of a case's folder, of a folder of such folders, or of nnU-Net's imagesTs.
 
     Args:
         given: a file, which is a patient of one channel, or a folder: files called `<case>_<sequence>.nii.gz` in a
-            folder `<case>`; labels, `<case>_seg.nii.gz`, are left out.
+            folder `<case>`; labels, `<case>_seg.nii.gz`, are left out. Or nnU-Net's, `<case>_0000.nii.gz` and so on,
+            whose channels are named by the `dataset.json` in it or above it, or else come in the network's order.
         sequences: names of the channels, in their order, capitals or not; None for all, in alphabetical order.
         channels: how many the network takes, if it says so.
 
@@ -57,15 +58,11 @@ def find_scans(given: Path, sequences: Sequence[str] | None, channels: int | Non
     """
     if given.is_file():
         return [Scan(volume_name(given), _checked(given, (given,), sequences, channels))]
-    cases: dict[Path, dict[str, Path]] = {}
-    for path in find_volumes(given):
-        sequence = volume_name(path).removeprefix(one_spelling(path.parent.name)).lstrip("_-").lower()
-        if sequence == LABEL:
-            continue
-        volumes = cases.setdefault(path.parent, {})
-        if sequence in volumes:
-            raise ValueError(f"{volumes[sequence]} and {path.name} are one sequence; keep one of them")
-        volumes[sequence] = path
+    paths = find_volumes(given)
+    if all(path.parent == given and NUMBERED.fullmatch(_name_in(given, path)) for path in paths):
+        cases = _numbered(given, paths, sequences or ())
+    else:
+        cases = _named(paths)
     scans = []
     for folder, volumes in cases.items():
         wanted = sorted(volumes) if sequences is None else [name.lower() for name in sequences]
@@ -77,6 +74,36 @@ def find_scans(given: Path, sequences: Sequence[str] | None, channels: int | Non
         images = tuple(volumes[name] for name in wanted)
         scans.append(Scan(one_spelling(folder.name), _checked(folder, images, sequences, channels)))
     return scans
+
+
+def _named(paths: Sequence[Path]) -> dict[Path, dict[str, Path]]:
+    """The sequences of each case by name, without labels."""
+    cases: dict[Path, dict[str, Path]] = {}
+    for path in paths:
+        sequence = _name_in(path.parent, path).lstrip("_-").lower()
+        if sequence == LABEL:
+            continue
+        volumes = cases.setdefault(path.parent, {})
+        if sequence in volumes:
+            raise ValueError(f"{volumes[sequence]} and {path.name} are one sequence; keep one of them")
+        volumes[sequence] = path
+    return cases
+
+
+def _numbered(folder: Path, paths: Sequence[Path], sequences: Sequence[str]) -> dict[Path, dict[str, Path]]:
+    """The same of nnU-Net's layout."""
+    description = next((path for path in (folder / DESCRIPTION, folder.parent / DESCRIPTION) if path.is_file()), None)
+    names = sequences if description is None else Description(description).sequences
+    cases: dict[Path, dict[str, Path]] = {}
+    for path in paths:
+        case, _, number = volume_name(path).rpartition("_")
+        name = names[int(number)].lower() if int(number) < len(names) else number
+        cases.setdefault(folder / case, {})[name] = path
+    return cases
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    return volume_name(path).removeprefix(one_spelling(folder.name))
 
 
 def predict_scan(
