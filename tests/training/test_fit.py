@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from brainseg.models import SegmentationModel, create_model
+from brainseg.models import ModelSpec, Postprocessing, SegmentationModel, create_model
 from brainseg.training import SegmentationTask, TrainConfig, evaluate, read_config, resume, train, write_config
 from brainseg.training.config import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
 from brainseg.training.data import SliceDataModule
@@ -24,6 +24,8 @@ from brainseg.training.datasets import find_split
 from brainseg.training.fit import create_trainer
 from brainseg.training.run_folder import RunFolder
 from brainseg.training.trial import try_step
+from tests.command import call
+from tests.hub import stub
 
 # For each folder with a configuration, runs the command in a copy of this process, which kills itself the n-th time
 # that a method is called.
@@ -442,3 +444,49 @@ def test_a_loss_of_0_is_no_doubt() -> None:
     folder = RunFolder(Path(), monitor="val_loss", mode="min")
     folder.rows = [row(1, 0.0, 0.0)]
     assert folder.doubt() == ""
+
+
+@pytest.mark.parametrize("prefix", ["hf-hub:", "local-dir:"])
+def test_a_run_starts_from_weights_of_the_hub_by_their_name(
+    prefix: str, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    repositories = stub(monkeypatch, tmp_path / "hub", accepted=None)
+    model = create_model("unext_tiny", num_classes=2)
+    model.spec = ModelSpec(
+        task="multiclass", class_names=("background", "oedema"), postprocessing=Postprocessing(smooth=True)
+    )
+    model.push_to_hub("someone/tumours")
+    name = {"hf-hub:": "hf-hub:someone/tumours", "local-dir:": "local-dir:hub/someone/tumours"}[prefix]
+    write_config(replace(config, model=ModelConfig(name="unext_tiny"), epochs=1), tmp_path / "config.yaml")
+    call(
+        monkeypatch, "train", "--config", "config.yaml", "--model.weights", name, "--run", "run", "--optimizer.lr", 1e-5
+    )
+    best = SegmentationModel.from_pretrained("run")
+    assert best.spec == replace(
+        model.spec,
+        image_size=None,
+        normalization=best.spec.normalization,
+        channel_names=("t1", "flair", "t1ce"),
+        shown_channel=1,
+    )
+    torch.testing.assert_close(best.head.weight, model.head.weight, rtol=0, atol=1e-3)
+    written = read_config(tmp_path / "run" / "config.yaml").model.weights
+    assert written == (name if prefix == "hf-hub:" else str(repositories / "someone" / "tumours"))
+    image = next(Path(str(config.data.root)).rglob("*_1.tif"))
+    call(monkeypatch, "predict", name, image, "-o", "masks")
+    assert (tmp_path / "masks" / f"{image.stem}_labels.png").is_file()
+    with pytest.raises(SystemExit):
+        call(
+            monkeypatch,
+            "train",
+            "--config",
+            "config.yaml",
+            "--model.weights",
+            f"{prefix}someone/none",
+            "--run",
+            "other",
+        )
+    assert not (tmp_path / "other").exists()
+    shutil.rmtree(repositories)  # a run that goes on has its own
+    resume("run", epochs=2, replan=True)

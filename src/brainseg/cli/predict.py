@@ -22,8 +22,9 @@ def parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="[MODEL ...] IMAGES",
-        help="folder of a run, or of weights that save_pretrained wrote, or the name of weights that ship (default: "
-        f"{DEFAULT}, trained on the LGG slices), of several the mean is taken; then image files, volumes and folders",
+        help="folder of a run, or of weights that save_pretrained wrote, hf-hub:org/name, or the name of weights that "
+        f"ship (default: {DEFAULT}, trained on the LGG slices), of several the mean is taken; then image files, "
+        "volumes and folders",
     )
     predict.add_argument("-o", "--output", type=Path, required=True, help="folder for masks and overlays")
     predict.add_argument(
@@ -130,7 +131,7 @@ def _instances(models: list[Path], images: list[Path], options: Any) -> int:
 
 def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
     """The models and the images: what comes first are models, as far as it can be."""
-    from brainseg.models import list_weights
+    from brainseg.models import hub, list_weights
     from brainseg.models.files import is_model
 
     if weights := [given for given in inputs if given.suffix.lower() in WEIGHTS]:
@@ -143,10 +144,10 @@ def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
         if given.exists():
             if not is_model(given):
                 break
-        elif given.as_posix() not in list_weights():
+        elif given.as_posix() not in list_weights() and not given.as_posix().startswith((hub.PREFIX, hub.LOCAL)):
             raise FileNotFoundError(
                 f"there is no model and no image {given}; give the folder of a run or of weights, weights that ship "
-                f"({', '.join(list_weights())}), or images"
+                f"({', '.join(list_weights())}), {hub.PREFIX}org/name, or images"
             )
         models.append(given)
     images = inputs[len(models) :]

@@ -94,12 +94,16 @@ def find_folder(path: Path) -> Path:
     """The folder of weights that is meant.
 
     That is the path itself, the best weights of the run there, weights that ship, or those of a repository of the Hub,
-    "org/name", which are downloaded.
+    "org/name", which are downloaded. timm's "local-dir:" and "hf-hub:" say which of them alone is meant.
 
     Raises:
         ConnectionError: the Hub cannot be reached.
         FileNotFoundError: neither weights nor a run with any, or an ensemble.
     """
+    name = path.as_posix()
+    if name.startswith(hub.PREFIX):
+        return _fetch(name.removeprefix(hub.PREFIX))
+    path = Path(name.removeprefix(hub.LOCAL)).expanduser()
     if (path / CONFIG).is_file():
         return path
     if (path / "best" / CONFIG).is_file():
@@ -118,13 +122,17 @@ def find_folder(path: Path) -> Path:
         return shipped_folder(path.as_posix())
     if repository := _repository(path):
         try:
-            return hub.fetch_folder(repository, (CONFIG, WEIGHTS))
+            return _fetch(repository)
         except (ConnectionError, FileNotFoundError) as error:
             raise type(error)(f"there is no folder {path}, and {error}") from error
     raise FileNotFoundError(
         f"{path} holds no run and no weights; give the folder of a run, one that save_pretrained wrote, or the name of "
         f"weights that ship: {', '.join(list_weights())}"
     )
+
+
+def _fetch(repository: str) -> Path:
+    return hub.fetch_folder(repository, (CONFIG, WEIGHTS))
 
 
 def _repository(path: Path) -> str | None:

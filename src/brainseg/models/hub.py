@@ -4,18 +4,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-PREFIX = "hf-hub:"
+PREFIX, LOCAL = "hf-hub:", "local-dir:"
+"""timm's words for a repository and for a folder."""
 FILES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 def repository_of(path: Path) -> str | None:
-    """The "org/name" or "org/name@revision" that stands in place of a folder, with timm's "hf-hub:" or without it.
+    """The "org/name" or "org/name@revision" that stands in place of a folder.
 
-    Without it, what lies in a folder that there is, or ends like a file, is a path that was mistyped.
+    What lies in a folder that there is, or ends like a file, is a path that was mistyped.
     """
     name = path.as_posix()
-    if name.startswith(PREFIX):
-        return name.removeprefix(PREFIX)
     plain = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name) and not name.endswith(FILES)
     return name if plain and not path.parent.exists() else None
 

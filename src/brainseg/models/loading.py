@@ -23,8 +23,8 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
     Args:
         model: the network; it stays as it was if anything is wrong.
         path: a folder that `save_pretrained` wrote, that of a run for its best weights, its `last.ckpt`, one of
-            `list_weights()`, or "hf-hub:org/name" (the spec is taken over); a `.safetensors`, `.pt`, `.pth` or `.ckpt`
-            file with a state dict, whatever wrappers put before its keys.
+            `list_weights()`, "hf-hub:org/name" or "local-dir:folder" (the spec is taken over); a `.safetensors`,
+            `.pt`, `.pth` or `.ckpt` file with a state dict, whatever wrappers put before its keys.
         source: the official code that the file comes from, as for `convert_state_dict`; None for our own keys.
 
     Returns:
@@ -35,7 +35,7 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
         ValueError: a truncated, foreign or unsafe file, or weights of another network.
     """
     path = Path(path).expanduser()
-    if path.is_dir() or path.as_posix() in list_weights() or path.as_posix().startswith(hub.PREFIX):
+    if path.is_dir() or path.as_posix() in list_weights() or path.as_posix().startswith((hub.PREFIX, hub.LOCAL)):
         folder = find_folder(path)
         config, given, spec = read_config(folder), read_state_dict(folder / WEIGHTS), None
     else:

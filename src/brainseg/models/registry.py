@@ -126,7 +126,8 @@ def create_model(
         name: one of `list_models()`.
         weights: None for a fresh initialisation; the tag of weights that ship with the network ("lgg", see
             `list_weights`); a file for `load_weights`; or a folder that `save_pretrained` wrote or of a run, or
-            "hf-hub:org/name", whose arguments are then those that neither the name nor the call gives.
+            "hf-hub:org/name" or "local-dir:folder", whose arguments are then those that neither the name nor the call
+            gives.
         features_only: the encoder alone, as timm's function of this name gives it: a list of features.
         out_indices: which of them, as for `SegmentationModel.forward_intermediates`; None for all.
         arguments: the constructor's; they go before those of the name.
@@ -155,7 +156,7 @@ def create_model(
     shipped = list_weights(f"{name}/*")
     if f"{name}/{weights}" in shipped:
         return network.from_pretrained(shipped_folder(f"{name}/{weights}"), **arguments)
-    if str(weights).startswith(hub.PREFIX):
+    if str(weights).startswith((hub.PREFIX, hub.LOCAL)):
         return network.from_pretrained(weights, **arguments)
     if not Path(weights).expanduser().exists():
         tags = ", ".join(tag.removeprefix(f"{name}/") for tag in shipped) or "none"

@@ -25,8 +25,9 @@ class ModelConfig:
     Attributes:
         name: a registered name; `brainseg models` lists them.
         arguments: of its constructor; in_channels and num_classes follow the data unless they are given.
-        weights: to start from: folder of a run or of weights, a run's last.ckpt, a file with a state dict, or the tag
-            of weights that ship with the network, such as lgg of unext; None for a fresh initialisation.
+        weights: to start from: folder of a run or of weights, a run's last.ckpt, a file with a state dict, the tag of
+            weights that ship with the network, such as lgg of unext, hf-hub:org/name for those of a repository of the
+            Hugging Face Hub, or local-dir:folder; None for a fresh initialisation.
         deep_supervision: train with a head behind every decoder box.
     """
 
@@ -355,10 +356,6 @@ def decided(config: TrainConfig) -> TrainConfig:
     Raises:
         ValueError: fields that were set to something that cannot be.
     """
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
-
     root = config.data.root
     if root is None and config.data.format == "lgg":
         from brainseg.data import lgg_root
@@ -366,16 +363,29 @@ def decided(config: TrainConfig) -> TrainConfig:
         root = str(lgg_root())
     return replace(
         config,
-        model=replace(config.model, weights=shipped_tag(config.model) or absolute(config.model.weights)),
+        model=replace(config.model, weights=_weights(config.model)),
         data=replace(
             config.data,
-            root=absolute(root),
-            split=absolute(config.data.split),
-            cache_dir=absolute(config.data.cache_dir),
+            root=_absolute(root),
+            split=_absolute(config.data.split),
+            cache_dir=_absolute(config.data.cache_dir),
         ),
         optimizer=replace(config.optimizer),
         schedule=replace(config.schedule),
     )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def _weights(config: ModelConfig) -> str | None:
+    from brainseg.models import hub
+
+    given = config.weights
+    if given is None or given.startswith(hub.PREFIX):
+        return given
+    return shipped_tag(config) or _absolute(given.removeprefix(hub.LOCAL))
 
 
 def shipped_tag(config: ModelConfig) -> str | None:

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from brainseg import losses
 from brainseg._names import no_such
 from brainseg.metrics import MeanAveragePrecision
-from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, create_model
+from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, create_model, hub
 from brainseg.models.files import find_folder, read_config
 from brainseg.models.spec import Task
 from brainseg.training.config import DataConfig, LossConfig, ObjectsConfig, TrainConfig, plain
@@ -93,7 +93,7 @@ class SegmentationTask(LightningModule):
         spec: ModelSpec | None = None,
     ) -> None:
         super().__init__()
-        self.model = _create_model(config, trained=spec is not None, in_channels=in_channels, num_classes=num_classes)
+        self.model = _create_model(config, spec, in_channels=in_channels, num_classes=num_classes)
         if spec is None:
             spec = _with_channels(self.model.spec, channel_names, config.data)
             spec = _with_classes(spec, task, class_names)
@@ -311,10 +311,14 @@ def weights_not_finite(model: nn.Module) -> str:
     return "" if not wrong else wrong[0] + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "")
 
 
-def _create_model(config: TrainConfig, *, trained: bool, in_channels: int, num_classes: int) -> SegmentationModel:
-    """The network with its starting weights, or without if it has been trained since."""
+def _create_model(
+    config: TrainConfig, trained: ModelSpec | None, *, in_channels: int, num_classes: int
+) -> SegmentationModel:
+    """The network with its starting weights, or without if it has been trained since, to what this spec says."""
     weights = None if trained else config.model.weights
-    if weights is not None and Path(weights).is_dir():
+    if trained is not None:
+        num_classes = trained.num_classes
+    elif weights is not None and (Path(weights).is_dir() or weights.startswith(hub.PREFIX)):
         spec = read_config(find_folder(Path(weights))).spec
         # Masks are of classes, and the background of a softmax is one more.
         if spec is not None and spec.task == "multiclass" and spec.num_classes == num_classes + 1:
