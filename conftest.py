@@ -1,9 +1,10 @@
 """One thread for every test; README and docs pages as tests.
 
-A page runs in a folder of its own, with synthetic slices in place of the real ones.
+A page runs in a folder of its own, with synthetic slices in place of real ones; of the recipes the commands run too.
 """
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 from brainseg.data import write_phantoms
 from brainseg.models import MaskDINO, UNet, UNeXt, registry
+from tests.command import call
+from tests.hub import stub
 from tests.official import official_mask_dino, official_state_dict
 
 
@@ -42,9 +45,28 @@ def page_folder(tmp_path_factory: pytest.TempPathFactory, mask_dino_file: Path) 
         patch.setattr(registry, "_MODELS", dict(registry._MODELS))  # names of a page are not those of the tests
         patch.setenv("BRAINSEG_LGG", str(folder / "lgg"))
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        stub(patch, folder / "hub", accepted=None)
         yield
 
 
-pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()], patterns=["*.md"], excludes=["CHANGELOG.md"], fixtures=["page_folder"]
-).pytest()
+def run_commands(example: Example) -> None:
+    """Runs what a block of `brainseg` commands says, in this process."""
+    for line in example.parsed.replace("\\\n", " ").splitlines():
+        name, *arguments = shlex.split(line, comments=True)
+        assert name == "brainseg"
+        with pytest.MonkeyPatch.context() as patch:
+            call(patch, *arguments)
+
+
+pages = Sybil(
+    parsers=[PythonCodeBlockParser()],
+    patterns=["*.md"],
+    excludes=["CHANGELOG.md", "recipes.md"],
+    fixtures=["page_folder"],
+)
+recipes = Sybil(
+    parsers=[PythonCodeBlockParser(), CodeBlockParser("bash", run_commands)],
+    patterns=["recipes.md"],
+    fixtures=["page_folder"],
+)
+pytest_collect_file = (pages + recipes).pytest()

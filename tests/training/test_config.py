@@ -41,12 +41,17 @@ def test_the_data_folder_that_is_used_is_kept(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("weights", ["lgg", "unext/lgg"])
-def test_weights_that_ship_are_no_file(weights: str) -> None:
+def test_weights_that_ship_are_no_file(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lgg").mkdir()  # such as that of the data
     config = decided(TrainConfig(model=ModelConfig(name="unext", weights=weights)))
     assert config.model.weights == "lgg"
     module = SegmentationTask(config, in_channels=3, num_classes=1)
     assert torch.equal(module.model.head.weight, create_model("unext", weights="lgg").head.weight)
     assert module.model.spec.normalization == create_model("unext", weights="lgg").spec.normalization
+    (tmp_path / "unext" / "lgg").mkdir(parents=True)
+    folder = decided(TrainConfig(model=ModelConfig(name="unext", weights="unext/lgg"))).model.weights
+    assert folder == str(tmp_path / "unext" / "lgg")
 
 
 def test_every_name_of_a_loss_and_an_input_is_documented() -> None:

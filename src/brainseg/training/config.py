@@ -389,11 +389,13 @@ def _weights(config: ModelConfig) -> str | None:
 
 
 def shipped_tag(config: ModelConfig) -> str | None:
-    """The tag of weights that ship with the network, if these are meant and no file of the name."""
+    """The tag of weights that ship with the network, if these are meant: by tag, or by a name that no folder has."""
     from brainseg.models import list_weights
 
-    tag = (config.weights or "").removeprefix(f"{config.name}/")
-    return tag if f"{config.name}/{tag}" in list_weights() and not Path(tag).exists() else None
+    given = config.weights or ""
+    tag = given.removeprefix(f"{config.name}/")
+    meant = given == tag or not Path(given).exists()
+    return tag if meant and f"{config.name}/{tag}" in list_weights() else None
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:

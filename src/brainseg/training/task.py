@@ -19,7 +19,7 @@ from brainseg.metrics import MeanAveragePrecision
 from brainseg.models import MaskDINO, ModelSpec, SegmentationModel, create_model, hub
 from brainseg.models.files import find_folder, read_config
 from brainseg.models.spec import Task
-from brainseg.training.config import DataConfig, LossConfig, ObjectsConfig, TrainConfig, plain
+from brainseg.training.config import DataConfig, LossConfig, ObjectsConfig, TrainConfig, plain, shipped_tag
 from brainseg.training.inputs import create_input
 from brainseg.training.objects import ObjectStep, object_step
 from brainseg.training.optimization import create_optimizer, create_schedule, set_rates
@@ -318,7 +318,7 @@ def _create_model(
     weights = None if trained else config.model.weights
     if trained is not None:
         num_classes = trained.num_classes
-    elif weights is not None and (Path(weights).is_dir() or weights.startswith(hub.PREFIX)):
+    elif weights is not None and shipped_tag(config.model) is None and _is_folder(weights):
         spec = read_config(find_folder(Path(weights))).spec
         # Masks are of classes, and the background of a softmax is one more.
         if spec is not None and spec.task == "multiclass" and spec.num_classes == num_classes + 1:
@@ -334,6 +334,10 @@ def _create_model(
     except TypeError as error:
         raise ValueError(f"model.arguments do not fit {config.model.name}: {error}") from error
     return model
+
+
+def _is_folder(weights: str) -> bool:
+    return Path(weights).is_dir() or weights.startswith(hub.PREFIX)
 
 
 def _with_classes(spec: ModelSpec, task: Task | None, class_names: Sequence[str] | None) -> ModelSpec:
