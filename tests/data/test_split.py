@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from brainseg.data import (
     institution,
     read_folds,
+    read_slices_leaking,
     read_split,
     split_patients,
     split_slices_leaking,
@@ -152,18 +153,47 @@ def test_institutions_are_read_from_barcodes(patient: str, expected: str) -> Non
     assert institution(patient) == expected
 
 
-@given(slices=st.integers(1, 300), validation=st.floats(0, 1), seed=seeds)
+@given(slices=st.integers(1, 300), validation=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
 def test_a_split_by_slice_takes_each_slice_once(slices: int, validation: float, seed: int) -> None:
     train, held = split_slices_leaking(slices, validation=validation, seed=seed)
     assert sorted(train + held) == list(range(slices))
-    assert train == sorted(train)
-    assert held == sorted(held)
     assert 0 <= len(held) - validation * slices <= 1
     assert split_slices_leaking(slices, validation=validation, seed=seed) == (train, held)
 
 
 def test_splits_by_slice_differ_by_seed() -> None:
     assert split_slices_leaking(50, seed=0) != split_slices_leaking(50, seed=1)
+
+
+def test_a_split_by_slice_is_that_of_scikit_learn() -> None:
+    """What `train_test_split(range(10), test_size=0.2, random_state=41)` answers."""
+    assert split_slices_leaking(10, seed=41) == ([7, 8, 1, 9, 2, 4, 3, 0], [5, 6])
+    with pytest.raises(ValueError, match=r"seed=-1 of a split by slice must lie between"):
+        split_slices_leaking(10, seed=-1)
+
+
+def test_a_split_by_slice_keeps_its_order_and_says_that_it_leaks(tmp_path: Path) -> None:
+    split = {"train": [("Gliom Zürich", 7), ("a", 1)], "validation": [("a", 3), ("a", 2)], "test": []}
+    write_split(split, tmp_path / "split.json")
+    assert read_slices_leaking(tmp_path / "split.json") == split
+    assert "scores on this split are memory" in (tmp_path / "split.json").read_text()
+    with pytest.raises(ValueError, match=r"split\.json splits slices: .* memory; .*data\.split_by=slice"):
+        read_split(tmp_path / "split.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": ["a"]}, r"does not split slices; for a split by patient leave out data\.split_by=slice"),
+        ({"leaks": "", "train": ["a 1"], "validation": ["a 1"]}, r"names 'a 1' twice"),
+        ({"leaks": "", "train": ["a"]}, r"holds 'a', expected a patient and the number"),
+        ({"leaks": "", "train": [["a", 1]]}, r"holds \['a', 1\], expected a patient"),
+    ],
+)
+def test_what_is_no_split_by_slice_is_refused(tmp_path: Path, content: object, message: str) -> None:
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        read_slices_leaking(tmp_path / "split.json")
 
 
 @pytest.mark.parametrize("validation", [-0.1, 1.1, 20])

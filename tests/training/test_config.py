@@ -60,16 +60,24 @@ def test_every_name_of_a_loss_and_an_input_is_documented() -> None:
 
 
 def test_the_configurations_that_ship_are_named() -> None:
-    assert shipped_configs() == ["course", "course_fixed", "mask_dino_lgg"]
+    assert shipped_configs() == ["course", "course_2", "course_3", "course_fixed", "mask_dino_lgg"]
 
 
-@pytest.mark.parametrize("name", ["course", "course_fixed"])
-def test_shipped_configurations_are_the_first_of_the_published_ones(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "source", "batch_size", "lr"),
+    [
+        ("course", "course", 8, 1e-4),
+        ("course_2", "course", 8, 1e-2),
+        ("course_3", "course", 16, 1e-4),
+        ("course_fixed", "course_fixed", 8, 1e-4),
+    ],
+)
+def test_shipped_configurations_are_the_published_ones(name: str, source: str, batch_size: int, lr: float) -> None:
     config = read_config(CONFIGS / f"{name}.yaml")
     assert (config.model.name, config.model.deep_supervision, config.epochs) == ("unext", False, 20)
-    assert (config.data.batch_size, config.data.augmentation, config.data.input) == (8, "course", name)
+    assert (config.data.batch_size, config.data.augmentation, config.data.input) == (batch_size, "course", source)
     assert (config.loss.name, config.loss.arguments, config.monitor) == ("BCEDiceLoss", {}, "val_iou_batch")
-    assert (config.optimizer.name, config.optimizer.lr, config.optimizer.weight_decay) == ("Adam", 1e-4, 1e-4)
+    assert (config.optimizer.name, config.optimizer.lr, config.optimizer.weight_decay) == ("Adam", lr, 1e-4)
     assert (config.schedule.name, config.schedule.minimum_lr) == ("cosine", 1e-5)
 
 

@@ -8,9 +8,11 @@ from brainseg.data.lgg import LGGSegmentation, lgg_root
 from brainseg.data.phantom import Phantom, phantom, write_phantoms
 from brainseg.data.samplers import ForegroundSampler, PatientSampler, UniformSampler
 from brainseg.data.split import (
+    LeakingSplit,
     Split,
     institution,
     read_folds,
+    read_slices_leaking,
     read_split,
     split_patients,
     split_slices_leaking,
@@ -24,6 +26,7 @@ __all__ = [
     "ForegroundSampler",
     "ImageMaskFolder",
     "LGGSegmentation",
+    "LeakingSplit",
     "PatientSampler",
     "Phantom",
     "Sample",
@@ -38,6 +41,7 @@ __all__ = [
     "read_column",
     "read_folds",
     "read_image",
+    "read_slices_leaking",
     "read_split",
     "split_patients",
     "split_slices_leaking",

@@ -6,9 +6,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,25 @@ class SliceDataset(Dataset[Sample]):
         for files, entry in zip(every, entries, strict=True):
             for value in entry["values"]:
                 self._where.setdefault(value, files.masks[0])
+
+    def only(self, slices: Sequence[tuple[str, int]]) -> Self:
+        """The data set of these slices, by patient and number, in this order.
+
+        Raises:
+            ValueError: a slice that is not there.
+        """
+        places = {files[:2]: i for i, files in enumerate(self.files)}
+        if unknown := [key for key in slices if key not in places]:
+            patient, number = unknown[0]
+            raise ValueError(
+                f"{self.root} holds no slice {number} of {patient!r} ({len(unknown)} of {len(slices)} wanted are "
+                "unknown): check the split"
+            )
+        part, chosen = copy(self), [places[key] for key in slices]
+        for name in ("_rows", "files", "_entries"):
+            setattr(part, name, [getattr(self, name)[i] for i in chosen])
+        part.patients = sorted({patient for patient, _ in slices})
+        return part
 
     def __len__(self) -> int:
         return len(self.files)

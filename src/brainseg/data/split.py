@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -15,9 +16,13 @@ from brainseg.data.files import one_spelling
 
 Split = dict[str, list[str]]
 
+LeakingSplit = dict[str, list[tuple[str, int]]]
+"""Slices of each part, by patient and number: patients are in several parts, and scores are memory."""
+
 Stratify = Callable[[str], str] | Mapping[str, str]
 
 PARTS = ("train", "validation", "test")
+LEAK = "slices of one patient train and validate: scores on this split are memory"
 
 
 def institution(patient: str) -> str:
@@ -178,7 +183,8 @@ def _quotas(sizes: Sequence[int], counts: Sequence[int], rng: np.random.Generato
 def split_slices_leaking(slices: int, *, validation: float = 0.2, seed: int) -> tuple[list[int], list[int]]:
     """Splits slices regardless of patients, as the published course experiments did: scores on it are memory.
 
-    Slices of one patient resemble each other and fall on both sides. For comparison with such results only.
+    Slices of one patient resemble each other and fall on both sides. For comparison with such results only: the draw is
+    that of scikit-learn's `train_test_split(range(slices), test_size=validation, random_state=seed)`.
 
     Args:
         slices: how many there are.
@@ -186,16 +192,18 @@ def split_slices_leaking(slices: int, *, validation: float = 0.2, seed: int) -> 
         seed: of the draw.
 
     Returns:
-        indices to train and to validate on, sorted, for `torch.utils.data.Subset`.
+        indices to train and to validate on, as drawn: published scores by batch depend on this order.
 
     Raises:
-        ValueError: a share outside [0, 1].
+        ValueError: a share outside [0, 1], or a seed outside [0, 2^32).
     """
     if not 0 <= validation <= 1:
         raise ValueError(f"validation={validation} must be a share between 0 and 1")
-    order = np.random.default_rng(seed).permutation(slices).tolist()
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} of a split by slice must lie between 0 and 2^32 - 1")
+    order = np.random.RandomState(seed).permutation(slices).tolist()
     count = math.ceil(validation * slices)
-    return sorted(order[count:]), sorted(order[:count])
+    return order[count:], order[:count]
 
 
 def read_split(path: str | Path) -> Split:
@@ -203,9 +211,11 @@ def read_split(path: str | Path) -> Split:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a split, or a patient in two parts.
+        ValueError: not a split, one by slice, or a patient in two parts.
     """
     content = _read(path)
+    if _leaks(content):
+        raise ValueError(f"{path} splits slices: {content['leaks']}; to use it all the same give data.split_by=slice")
     if _holds_folds(content):
         raise ValueError(f"{path} holds {len(content['folds'])} folds, expected one split; name one with data.fold")
     return _to_split(content, path)
@@ -228,6 +238,37 @@ def read_folds(path: str | Path) -> list[Split]:
             if seen.setdefault(patient, number) != number:
                 raise ValueError(f"{path} has {patient} validate in the folds {seen[patient]} and {number}; keep one")
     return folds
+
+
+def read_slices_leaking(path: str | Path) -> LeakingSplit:
+    """Reads the split by slice that `write_split` wrote, in its order.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a split by slice, or a slice in it twice.
+    """
+    content = _read(path)
+    if not _leaks(content):
+        raise ValueError(f"{path} does not split slices; for a split by patient leave out data.split_by=slice")
+    named = {part: content.get(part, []) for part in PARTS}
+    every = [name for names in named.values() for name in names]
+    if wrong := [name for name in every if not (isinstance(name, str) and re.fullmatch(r".+ \d+", name, re.DOTALL))]:
+        raise ValueError(f"{path} holds {wrong[0]!r}, expected a patient and the number of a slice: 'TCGA_CS_4941 12'")
+    if len(every) > len(set(every)):
+        raise ValueError(f"{path} names {Counter(every).most_common(1)[0][0]!r} twice; a slice belongs to one part")
+    return {
+        part: [(one_spelling(patient), int(number)) for patient, _, number in (name.rpartition(" ") for name in names)]
+        for part, names in named.items()
+    }
+
+
+def leaks(path: str | Path) -> bool:
+    """Whether the file splits slices, and not patients."""
+    return _leaks(_read(path))
+
+
+def _leaks(content: Any) -> bool:
+    return isinstance(content, dict) and "leaks" in content and content.keys() <= {"leaks", *PARTS}
 
 
 def _holds_folds(content: Any) -> bool:
@@ -265,9 +306,18 @@ def _each_part_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def write_split(split: Split, path: str | Path) -> None:
-    """Writes a split for `read_split`, in one move; its folder is made if absent."""
-    _write(split, path)
+def write_split(split: Split | LeakingSplit, path: str | Path) -> None:
+    """Writes a split for `read_split`, in one move; its folder is made if absent.
+
+    One by slice is for `read_slices_leaking`, and says what its scores are worth.
+    """
+    slices = {part: [f"{patient} {number}" for patient, number in _slices(names)] for part, names in split.items()}
+    _write({"leaks": LEAK, **slices} if any(slices.values()) else split, path)
+
+
+def _slices(names: Sequence[str] | Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Those of the names that are slices."""
+    return [name for name in names if not isinstance(name, str)]
 
 
 def write_folds(folds: Sequence[Split], path: str | Path) -> None:

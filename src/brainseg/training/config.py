@@ -47,6 +47,9 @@ class DataConfig:
             lay them out.
         split: JSON file with the patients of each part; None for split.json in the root, or where there is none a
             split of 80 to 20 per cent by the run's seed.
+        split_by: patient, or slice as the published experiments did, whose scores are memory: slices of one patient
+            train and validate. By slice `split` is such a run's split.json; None for 80 to 20 per cent by the run's
+            seed of the slices of all patients outside the test part of split.json in the root.
         folds: number of folds of a cross-validation, drawn by the run's seed from all patients outside the split's test
             part; with `fold` in place of the split.
         fold: which of them validates, from 0; the others train. Without `folds` those of the split, if `brainseg split`
@@ -77,6 +80,7 @@ class DataConfig:
     root: str | None = None
     format: Literal["lgg", "folder", "volumes"] = "lgg"
     split: str | None = None
+    split_by: Literal["patient", "slice"] = "patient"
     folds: int | None = None
     fold: int | None = None
     stratify: str | None = None
@@ -103,6 +107,10 @@ class DataConfig:
         _check(
             self.folds is None or self.fold is not None,
             "data.folds and data.fold go together: --data.folds 5 --data.fold 0",
+        )
+        _check(
+            self.split_by == "patient" or (self.fold is None and self.stratify is None),
+            "data.split_by=slice knows no patients: it goes without data.folds, data.fold and data.stratify",
         )
         if self.fold is not None:
             known = self.folds is not None or self.split is not None

@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from brainseg.data import Sample, SliceDataset, Split
+from brainseg.data import Sample, SliceDataset
 from brainseg.training.config import DataConfig
-from brainseg.training.datasets import create_sampler, open_part
+from brainseg.training.datasets import Parts, create_sampler, open_part
 from brainseg.transforms import Resize
 
 
@@ -22,11 +22,11 @@ class SliceDataModule(LightningDataModule):
 
     Args:
         config: the data section of a run.
-        split: patients of each part.
+        split: patients of each part, or slices.
         seed: of the order.
     """
 
-    def __init__(self, config: DataConfig, split: Split, *, seed: int) -> None:
+    def __init__(self, config: DataConfig, split: Parts, *, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
         self.train_set = open_part(config, split, "train")

@@ -5,6 +5,7 @@ from pathlib import Path
 from brainseg.data import (
     ForegroundSampler,
     ImageMaskFolder,
+    LeakingSplit,
     LGGSegmentation,
     PatientSampler,
     SliceDataset,
@@ -15,15 +16,19 @@ from brainseg.data import (
     lgg_root,
     read_column,
     read_folds,
+    read_slices_leaking,
     read_split,
     split_patients,
+    split_slices_leaking,
 )
 from brainseg.data.samplers import EpochSampler
-from brainseg.data.split import Stratify
+from brainseg.data.split import Stratify, leaks
 from brainseg.training.config import DataConfig
 
+Parts = Split | LeakingSplit
 
-def find_split(config: DataConfig, *, seed: int) -> Split:
+
+def find_split(config: DataConfig, *, seed: int) -> Parts:
     """The split that the configuration names, else the data set's own split.json, else a fresh one by the seed.
 
     With a fold it is that of `find_folds`.
@@ -38,6 +43,10 @@ def find_split(config: DataConfig, *, seed: int) -> Split:
         if config.fold >= len(folds):
             raise ValueError(f"data.fold must be one of 0 to {len(folds) - 1}, got {config.fold}")
         return _trainable(folds[config.fold], f"fold {config.fold}")
+    if config.split_by == "slice":
+        if config.split is not None:
+            return _trainable(read_slices_leaking(config.split), config.split)
+        return _trainable(_split_slices(config, seed), config.root or "the data")
     if config.split is not None:
         return _trainable(read_split(config.split), config.split)
     whole = open_part(config, None, "train")
@@ -60,13 +69,40 @@ def find_folds(config: DataConfig, *, seed: int) -> list[Split]:
         assert config.split is not None
         return read_folds(config.split)
     whole = open_part(config, None, "train")
-    own = whole.root / "split.json"
-    named = config.split is not None or own.is_file()
-    held = read_split(config.split or own)["test"] if named else []
+    held = _held(config, whole)
     rest = [patient for patient in whole.patients if patient not in held]
     stratify = groups(config, whole.root / "patients.csv")
     folds = split_patients(rest, seed=seed, folds=config.folds, stratify=stratify)
     return [{**fold, "test": held} for fold in folds]
+
+
+def _held(config: DataConfig, whole: SliceDataset) -> list[str]:
+    """The patients who are kept for the end."""
+    own = whole.root / "split.json"
+    named = config.split is not None or own.is_file()
+    return read_split(config.split or own)["test"] if named else []
+
+
+def _split_slices(config: DataConfig, seed: int) -> LeakingSplit:
+    whole = open_part(config, None, "train")
+    held = set(_held(config, whole))
+    slices = [(files.patient, files.slice) for files in whole.files if files.patient not in held]
+    train, validation = split_slices_leaking(len(slices), validation=0.2, seed=seed)
+    return {"train": [slices[i] for i in train], "validation": [slices[i] for i in validation], "test": []}
+
+
+def read_parts(path: str | Path) -> Parts:
+    """The split of a run, by patient or by slice."""
+    return read_slices_leaking(path) if leaks(path) else read_split(path)
+
+
+def known_too(split: Parts, part: str) -> set[str]:
+    """Patients of a part of whom other slices were trained on; none of a split by patient."""
+
+    def of(part: str) -> set[str]:
+        return {each[0] for each in split[part] if not isinstance(each, str)}
+
+    return of(part) & of("train") if part != "train" else set()
 
 
 def groups(config: DataConfig, table: Path) -> Stratify:
@@ -74,9 +110,17 @@ def groups(config: DataConfig, table: Path) -> Stratify:
     return institution if config.stratify is None else read_column(table, config.stratify)
 
 
-def open_part(config: DataConfig, split: Split | None, part: str) -> SliceDataset:
+def open_part(config: DataConfig, split: Parts | None, part: str) -> SliceDataset:
     """The slices of one part of a split, or all of them."""
-    patients = None if split is None else split[part]
+    if split is None:
+        return _open(config, None)
+    chosen = split[part]
+    dataset = _open(config, [each if isinstance(each, str) else each[0] for each in chosen])
+    slices = [each for each in chosen if not isinstance(each, str)]
+    return dataset.only(slices) if slices else dataset
+
+
+def _open(config: DataConfig, patients: list[str] | None) -> SliceDataset:
     if config.format == "lgg":
         return LGGSegmentation(config.root or lgg_root(), patients, task=config.task, cache_dir=config.cache_dir)
     if config.root is None:
@@ -113,8 +157,8 @@ def create_sampler(config: DataConfig, dataset: SliceDataset, *, seed: int, worl
             return PatientSampler(dataset, seed=seed, world=world, rank=rank)
 
 
-def _trainable(split: Split, source: str) -> Split:
+def _trainable(split: Parts, source: str) -> Parts:
     for part in ("train", "validation"):
         if not split[part]:
-            raise ValueError(f"{source} leaves no patient for {part}; a run needs some for both")
+            raise ValueError(f"{source} leaves nothing for {part}; a run needs some for both")
     return split

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import MetricCollection
 
 from brainseg._whole import written_whole
-from brainseg.data import SliceDataset, VolumeDataset, institution, read_split
+from brainseg.data import SliceDataset, VolumeDataset, institution
 from brainseg.inference import Predictor
 from brainseg.metrics import Case, Interval, confidence_interval, write_cases
 from brainseg.metrics.base import CaseMetric
@@ -24,7 +24,7 @@ from brainseg.models import MaskDINO
 from brainseg.report import Pictures, check_pages, write_page, write_rows, write_values
 from brainseg.report.screen import print_table
 from brainseg.training.config import ObjectsConfig, read_config
-from brainseg.training.datasets import open_part
+from brainseg.training.datasets import known_too, open_part, read_parts
 from brainseg.training.means import Take, over_classes, over_known
 from brainseg.training.object_scores import ObjectScores
 from brainseg.training.page import evaluation_page
@@ -38,6 +38,8 @@ BY_PATIENT = {"dice": "dice_patient", "iou": "iou_patient", "recall": "recall", 
 """Columns of patients.csv, and the scores that they hold."""
 TITLES = {"dice": "Dice", "iou": "IoU", "recall": "sensitivity", "precision": "precision"}
 """What these are called in the summary."""
+KNOWN_TOO = "of whom other slices were trained on: scores are memory"
+"""What the summary of a split by slice says."""
 PIXELS = ("true_positives", "false_positives", "false_negatives")
 
 
@@ -207,10 +209,10 @@ def evaluate(
         raise FileNotFoundError(f"{run} holds no run; give the folder that brainseg train wrote")
     predictor, config = Predictor.from_pretrained(run), read_config(run / "config.yaml")
     data = config.data if root is None else replace(config.data, root=str(root))
-    patients = read_split(split or run / "split.json")
-    if not patients.get(part):
+    parts = read_parts(split or run / "split.json")
+    if not parts.get(part):
         raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
-    dataset = open_part(data, patients, part)
+    dataset = open_part(data, parts, part)
     _check_classes(predictor.spec.class_names, dataset)
     channel = predictor.spec.shown_channel if channel is None else channel
     check_pages()
@@ -221,7 +223,8 @@ def evaluate(
         cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
 
         intervals = _intervals(scored)
-        evaluation = Evaluation(rows, _summary(scored, rows, intervals), folder, dataset.case)
+        summary = _summary(scored, rows, intervals, known_too=len(known_too(parts, part)))
+        evaluation = Evaluation(rows, summary, folder, dataset.case)
         folder.mkdir(parents=True, exist_ok=True)
         of_patients = _patients(scored, rows)
         write_rows(of_patients, folder / "patients.csv")
@@ -304,6 +307,8 @@ def _score(
             masks = (mask[i] if valid is None else mask[i] & valid[i] for mask in (found, true))
             stretch = next(stretches)
             pictures.add(patient, int(batch["slice"][i]), shown, *(mask.numpy() for mask in masks), stretch=stretch)
+    for strip in pictures.slices.values():
+        strip.sort(key=lambda shown: int(shown.label))  # a split by slice has an order of its own
     return Scored(scores, names, dataset, batch_size, objects)
 
 
@@ -348,7 +353,9 @@ def _intervals(scored: Scored) -> dict[str, Interval]:
     return {title: confidence_interval(cases) for title, cases in tables.items() if known[title] > 1}
 
 
-def _summary(scored: Scored, rows: Sequence[PatientScore], intervals: Mapping[str, Interval]) -> dict[str, float | int]:
+def _summary(
+    scored: Scored, rows: Sequence[PatientScore], intervals: Mapping[str, Interval], *, known_too: int
+) -> dict[str, float | int]:
     known = [row for row in rows if not math.isnan(row.dice)]
     interval = intervals.get("mean patient Dice", (math.nan, math.nan))
     means = (*BY_PATIENT.values(), "dice_dataset", "dice_slice", *BY_SLICE, "iou_batch", "dice_batch")
@@ -363,6 +370,7 @@ def _summary(scored: Scored, rows: Sequence[PatientScore], intervals: Mapping[st
     }
     return {
         "patients": len(rows),
+        **({KNOWN_TOO: known_too} if known_too else {}),
         "patients without tumour, nothing found, left out": len(rows) - len(known),
         "slices": len(slices),
         "mean patient Dice": value["dice_patient"],

@@ -14,11 +14,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from brainseg.data import Split, write_split
+from brainseg.data import write_split
+from brainseg.data.split import LEAK
 from brainseg.models import ModelSpec
 from brainseg.training.config import TrainConfig, decided, write_config
 from brainseg.training.data import SliceDataModule
-from brainseg.training.datasets import find_split
+from brainseg.training.datasets import Parts, find_split
 from brainseg.training.run_folder import RunFolder, WholeCheckpoints
 from brainseg.training.task import SegmentationTask
 from brainseg.training.trial import try_step
@@ -64,9 +65,11 @@ def train(
 
 
 def prepare(
-    config: TrainConfig, split: Split, trainer: Trainer, spec: ModelSpec | None = None
+    config: TrainConfig, split: Parts, trainer: Trainer, spec: ModelSpec | None = None
 ) -> tuple[SegmentationTask, SliceDataModule]:
     """Task and data of a run that have been tried; with the spec of a run that goes on, if it does."""
+    if trainer.is_global_zero and config.data.split_by == "slice":
+        warnings.warn(LEAK, stacklevel=3)
     seed_everything(config.seed, verbose=False)
     data = SliceDataModule(config.data, split, seed=config.seed)
     data.check_share(trainer.world_size)

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from brainseg._names import no_such
-from brainseg.data import read_split
 from brainseg.models import ModelSpec
 from brainseg.training.config import TrainConfig, decided, plain, read_config, write_config
+from brainseg.training.datasets import read_parts
 from brainseg.training.fit import create_trainer, fit, prepare
 
 PLACES = ("accelerator", "devices", "nodes", "strategy", "data.root", "data.workers", "data.cache_dir", "logger")
@@ -60,7 +60,7 @@ def resume(
         return
     trainer = create_trainer(config, folder, callbacks=callbacks, logger=logger)
     spec = ModelSpec.from_json(checkpoint["spec"]) if checkpoint and "spec" in checkpoint else None
-    task, data = prepare(config, read_split(folder / "split.json"), trainer, spec)
+    task, data = prepare(config, read_parts(folder / "split.json"), trainer, spec)
     if trainer.is_global_zero and task.run != written:
         write_config(task.run, folder / "config.yaml")
     if checkpoint is None:
