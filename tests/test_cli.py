@@ -83,7 +83,9 @@ def test_predict_names_what_failed_and_finishes_the_rest(
 
 
 @pytest.mark.parametrize(("options", "expected"), [([], 1), (["--keep_freed_memory=false"], 0)])
-@pytest.mark.parametrize("command", ["train", "cross-validate", "evaluate", "predict", "demo", "benchmark"])
+@pytest.mark.parametrize(
+    "command", ["train", "cross-validate", "experiment", "evaluate", "predict", "demo", "benchmark"]
+)
 def test_freed_memory_is_kept_unless_an_option_says_no(
     command: str, options: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

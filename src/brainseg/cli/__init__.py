@@ -18,6 +18,7 @@ COMMANDS = {
     "split": "draw a split, or folds, by patient",
     "train": "train a network, or resume a run",
     "cross-validate": "train a network for each fold, and score each patient by the one that did not see it",
+    "experiment": "run a published experiment, or list them",
     "evaluate": "score a run by patient",
     "predict": "segment image files",
     "models": "list the networks",
