@@ -24,6 +24,8 @@ METRICS: list[tuple[str, dict[str, Any]]] = [
     ("VolumeDifference", {"aggregation": "patient", "spacing": (5.0, 1.0, 1.0)}),
     ("HausdorffDistance", {"percentile": 95}),
     ("NormalizedSurfaceDice", {"aggregation": "patient", "tolerance": 1.0, "spacing": (2.0, 1.0, 0.5)}),
+    ("BoundaryIoU", {"aggregation": "patient", "width": 1.5, "spacing": (2.0, 1.0, 0.5)}),
+    ("ClDiceScore", {}),
     ("LesionDetection", {"iou_threshold": 0.2, "measure": "lesion_dice"}),
     ("LesionDetection", {"aggregation": "patient", "measure": "false_positives"}),
 ]

@@ -224,7 +224,10 @@ FUNCTIONS: dict[str, Score] = {
     "surface_metrics": partial(functional.surface_metrics, distance_when_missing=40.0),
     "hausdorff_distance": partial(functional.hausdorff_distance, distance_when_missing=40.0),
     "average_surface_distance": partial(functional.average_surface_distance, distance_when_missing=40.0),
+    "mean_average_surface_distance": partial(functional.mean_average_surface_distance, distance_when_missing=40.0),
     "normalized_surface_dice": partial(functional.normalized_surface_dice, tolerance=1.0),
+    "boundary_iou": partial(functional.boundary_iou, width=1.5),
+    "cldice_score": functional.cldice_score,
     "lesion_detection": partial(functional.lesion_detection, iou_threshold=0.1),
 }
 BACKGROUND_COUNTS = ("confusion_counts", "specificity")
@@ -236,7 +239,10 @@ CLASSES: dict[str, Score] = {
     "ConfusionCounts": metrics.ConfusionCounts,
     "HausdorffDistance": partial(metrics.HausdorffDistance, distance_when_missing=40.0),
     "AverageSurfaceDistance": partial(metrics.AverageSurfaceDistance, distance_when_missing=40.0),
+    "MeanAverageSurfaceDistance": partial(metrics.MeanAverageSurfaceDistance, distance_when_missing=40.0),
     "NormalizedSurfaceDice": partial(metrics.NormalizedSurfaceDice, tolerance=1.0),
+    "BoundaryIoU": partial(metrics.BoundaryIoU, width=1.5),
+    "ClDiceScore": metrics.ClDiceScore,
     "LesionDetection": metrics.LesionDetection,
     "false positives": partial(metrics.LesionDetection, measure="false_positives"),
 }

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from brainseg.metrics import AverageSurfaceDistance, HausdorffDistance, NormalizedSurfaceDice
+from brainseg.metrics import (
+    AverageSurfaceDistance,
+    HausdorffDistance,
+    MeanAverageSurfaceDistance,
+    NormalizedSurfaceDice,
+)
 from brainseg.metrics.functional import surface_metrics
 from tests.metrics.scans import slices
 
@@ -19,6 +24,7 @@ def every(num_classes: int = 2, **arguments: Any) -> MetricCollection:
             "hd": HausdorffDistance(num_classes, percentile=95, **arguments),
             "assd": AverageSurfaceDistance(num_classes, **arguments),
             "nsd": NormalizedSurfaceDice(num_classes, tolerance=1.0, **arguments),
+            "masd": MeanAverageSurfaceDistance(num_classes, **arguments),
         }
     )
 
@@ -29,9 +35,9 @@ def test_slices_have_the_mean_of_their_values() -> None:
     for rows in (range(5), range(5, 22)):
         collection.update(*data.batch(rows)[:2])
     values = torch.stack(surface_metrics(*data[:2], spacing=(1.0, 2.0), percentile=95, tolerance=1.0), -1)
-    expected = values.nanmean(0)  # (K, 3)
+    expected = values.nanmean(0)  # (K, 4)
     found = collection.compute()
-    torch.testing.assert_close(torch.stack([found[name] for name in ("hd", "assd", "nsd")], -1), expected)
+    torch.testing.assert_close(torch.stack([found[name] for name in ("hd", "assd", "nsd", "masd")], -1), expected)
 
 
 def test_volumes_are_the_slices_of_a_patient_in_their_order() -> None:
@@ -49,7 +55,7 @@ def test_volumes_are_the_slices_of_a_patient_in_their_order() -> None:
         volumes = (x[rows].transpose(0, 1)[None] for x in data[:2])  # (1, K, D, H, W)
         expected.append(torch.cat(surface_metrics(*volumes, spacing=(3.0, 1.0, 0.5), percentile=95, tolerance=1.0)))
     torch.testing.assert_close(
-        torch.stack([found[name] for name in ("hd", "assd", "nsd")]), torch.stack(expected).mean(0)
+        torch.stack([found[name] for name in ("hd", "assd", "nsd", "masd")]), torch.stack(expected).mean(0)
     )
 
 
@@ -86,6 +92,7 @@ def painted(target: Tensor) -> Tensor:
         HausdorffDistance(),
         HausdorffDistance(percentile=50.0),
         AverageSurfaceDistance(),
+        MeanAverageSurfaceDistance(),
         NormalizedSurfaceDice(tolerance=3.0),
     ],
 )

@@ -60,7 +60,17 @@ def test_slices_are_counted(evaluation: Evaluation) -> None:
 def test_slices_have_a_table_of_their_own(evaluation: Evaluation, run: Path, data: DataConfig) -> None:
     tables = read_cases(evaluation.folder / "slices.csv")
     pixels = ["true_positives", "false_positives", "false_negatives"]
-    assert list(tables) == ["dice", "hd95", "assd", "nsd", "lesion_f1", "false_lesions", *pixels]
+    assert list(tables) == [
+        "dice",
+        "hd95",
+        "assd",
+        "masd",
+        "nsd",
+        "boundary_iou",
+        "lesion_f1",
+        "false_lesions",
+        *pixels,
+    ]
     model = SegmentationModel.from_pretrained(run / "best").eval()
     assert model.normalization is not None
     normalize = create_transform(model.normalization)

@@ -8,7 +8,9 @@ if lacking := [name for name in ("torchmetrics", "scipy") if find_spec(name) is 
     raise ImportError(f'metrics need {" and ".join(lacking)}: pip install "brainseg-torch[metrics]"')
 make_importable()
 
+from brainseg.metrics.boundary import BoundaryIoU  # noqa: E402
 from brainseg.metrics.cases import Case  # noqa: E402
+from brainseg.metrics.centreline import ClDiceScore  # noqa: E402
 from brainseg.metrics.detection import MeanAveragePrecision, PanopticQuality  # noqa: E402
 from brainseg.metrics.lesions import LesionDetection  # noqa: E402
 from brainseg.metrics.overlap import (  # noqa: E402
@@ -23,12 +25,19 @@ from brainseg.metrics.overlap import (  # noqa: E402
 )
 from brainseg.metrics.rules import MetricResult  # noqa: E402
 from brainseg.metrics.statistics import Comparison, Interval, compare, confidence_interval  # noqa: E402
-from brainseg.metrics.surface import AverageSurfaceDistance, HausdorffDistance, NormalizedSurfaceDice  # noqa: E402
+from brainseg.metrics.surface import (  # noqa: E402
+    AverageSurfaceDistance,
+    HausdorffDistance,
+    MeanAverageSurfaceDistance,
+    NormalizedSurfaceDice,
+)
 from brainseg.metrics.tables import read_cases, write_cases  # noqa: E402
 
 __all__ = [
     "AverageSurfaceDistance",
+    "BoundaryIoU",
     "Case",
+    "ClDiceScore",
     "Comparison",
     "ConfusionCounts",
     "DiceScore",
@@ -38,6 +47,7 @@ __all__ = [
     "IoU",
     "LesionDetection",
     "MeanAveragePrecision",
+    "MeanAverageSurfaceDistance",
     "MetricResult",
     "NormalizedSurfaceDice",
     "PanopticQuality",

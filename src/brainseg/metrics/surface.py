@@ -16,6 +16,7 @@ from brainseg.metrics.functional.surface import (
     distance_of_missing,
     hausdorff_of,
     image_diagonal,
+    mean_average_of,
     share_within,
     surfaces_of,
 )
@@ -23,22 +24,18 @@ from brainseg.metrics.rules import fill_empty
 from brainseg.metrics.scans import ScanMetric
 
 
-class SurfaceMetric(ScanMetric):
-    """Base class of the metrics of surfaces: of every scan it keeps the distances, which serve all of them.
-
-    In a MetricCollection metrics of one spacing therefore search once, slice by slice; volumes are searched by each of
-    them, when they are whole. See `HausdorffDistance` for arguments.
-    """
+class SpacedMetric(ScanMetric):
+    """Base class of the metrics that know the distance of pixels. See `HausdorffDistance` for arguments."""
 
     def __init__(
         self,
         num_classes: int = 1,
         *,
+        measured: int,
         spacing: Spacing = 1.0,
         **arguments: Any,
     ) -> None:
-        # Boundary pixels of prediction and target, and the diagonal.
-        super().__init__(num_classes, measured=3, **arguments)
+        super().__init__(num_classes, measured=measured, **arguments)
         axes = len(spacing) if not isinstance(spacing, int | float) else 3
         steps = check_spacing(spacing, axes)
         if axes not in (2, 3) or (self.aggregation == "patient" and axes != 3):
@@ -49,6 +46,18 @@ class SurfaceMetric(ScanMetric):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, spacing={self.spacing!r}"
+
+
+class SurfaceMetric(SpacedMetric):
+    """Base class of the metrics of surfaces: of every scan it keeps the distances, which serve all of them.
+
+    In a MetricCollection metrics of one spacing therefore search once, slice by slice; volumes are searched by each of
+    them, when they are whole. See `HausdorffDistance` for arguments.
+    """
+
+    def __init__(self, num_classes: int = 1, **arguments: Any) -> None:
+        # Boundary pixels of prediction and target, and the diagonal.
+        super().__init__(num_classes, measured=3, **arguments)
 
     def _measure(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         steps = check_spacing(self.spacing, predicted.dim() - 2)
@@ -149,6 +158,16 @@ class AverageSurfaceDistance(DistanceMetric):
 
     def _of(self, surfaces: Surfaces) -> Tensor:
         return average_of(surfaces)
+
+
+class MeanAverageSurfaceDistance(DistanceMetric):
+    """Mean of the mean average surface distance (MASD), in mm; `functional.surface_metrics` defines it.
+
+    For arguments see `HausdorffDistance`; this one has no percentile.
+    """
+
+    def _of(self, surfaces: Surfaces) -> Tensor:
+        return mean_average_of(surfaces)
 
 
 class NormalizedSurfaceDice(SurfaceMetric):

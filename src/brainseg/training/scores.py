@@ -9,11 +9,13 @@ from torchmetrics import Metric, MetricCollection
 
 from brainseg.metrics import (
     AverageSurfaceDistance,
+    BoundaryIoU,
     ConfusionCounts,
     DiceScore,
     HausdorffDistance,
     IoU,
     LesionDetection,
+    MeanAverageSurfaceDistance,
     NormalizedSurfaceDice,
     Precision,
     Recall,
@@ -23,11 +25,13 @@ from brainseg.models import ModelSpec
 
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 TOLERANCE = 2.0
-"""Pixels within which a boundary is right."""
+"""Pixels within which a boundary is right, and the width of the rim of boundary IoU."""
 BY_SLICE = {
     "hd95": "HD95, pixels",
     "assd": "ASSD, pixels",
+    "masd": "MASD, pixels",
     "nsd": f"NSD within {TOLERANCE:g} pixels",
+    "boundary_iou": f"boundary IoU, {TOLERANCE:g} pixels wide",
     "lesion_f1": "lesion F1",
     "false_lesions": "false lesions",
 }
@@ -101,7 +105,9 @@ def create_details(num_classes: int) -> MetricCollection:
             "precision": Precision(num_classes, aggregation="patient"),
             "hd95": HausdorffDistance(num_classes, percentile=95),
             "assd": AverageSurfaceDistance(num_classes),
+            "masd": MeanAverageSurfaceDistance(num_classes),
             "nsd": NormalizedSurfaceDice(num_classes, tolerance=TOLERANCE),
+            "boundary_iou": BoundaryIoU(num_classes, width=TOLERANCE),
             "lesion_f1": LesionDetection(num_classes, measure="f1"),
             "false_lesions": LesionDetection(num_classes, measure="false_positives"),
             "pixels": ConfusionCounts(num_classes),

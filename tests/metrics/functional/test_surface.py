@@ -16,6 +16,7 @@ from torch import Tensor
 from brainseg.metrics.functional import (
     average_surface_distance,
     hausdorff_distance,
+    mean_average_surface_distance,
     normalized_surface_dice,
     surface_metrics,
 )
@@ -50,7 +51,8 @@ def by_pairs(
 def expected(one: NDArray[np.float64], other: NDArray[np.float64], percentile: float, tolerance: float) -> list[float]:
     both = np.concatenate([one, other])
     slack = tolerance * (1 + 1e-6)
-    return [max(np.percentile(one, percentile), np.percentile(other, percentile)), both.mean(), (both <= slack).mean()]
+    worst = max(np.percentile(one, percentile), np.percentile(other, percentile))
+    return [worst, both.mean(), (both <= slack).mean(), (one.mean() + other.mean()) / 2]
 
 
 @st.composite
@@ -126,7 +128,7 @@ def test_images_and_classes_of_a_batch_do_not_meet(one: Any, other: Any) -> None
         shape = (*layout, *sides)
         found = surface_metrics(predicted.view(shape), true.view(shape))
         torch.testing.assert_close(
-            torch.stack(found, -1).view(2, 3), torch.tensor(wanted, dtype=torch.float32), rtol=1e-5, atol=1e-6
+            torch.stack(found, -1).view(2, 4), torch.tensor(wanted, dtype=torch.float32), rtol=1e-5, atol=1e-6
         )
 
 
@@ -143,6 +145,7 @@ def test_a_square_moved_by_3_columns_is_that_of_the_pencil() -> None:
     assert hausdorff_distance(prediction, target).item() == 3
     assert hausdorff_distance(prediction, target, spacing=(9.0, 0.5)).item() == 1.5
     assert average_surface_distance(prediction, target).item() == 24 / 16
+    assert mean_average_surface_distance(prediction, target).item() == 24 / 16  # as many on either side
     assert [normalized_surface_dice(prediction, target, tolerance=t).item() for t in (0, 1, 2, 3)] == [
         4 / 16,
         9 / 16,
@@ -153,7 +156,7 @@ def test_a_square_moved_by_3_columns_is_that_of_the_pencil() -> None:
 
 def test_equal_masks_are_0_away_and_1() -> None:
     mask = squares(0)[0]
-    assert_exact(surface_metrics(mask, mask, tolerance=0.0), [0, 0, 1])
+    assert_exact(surface_metrics(mask, mask, tolerance=0.0), [0, 0, 1, 0])
 
 
 def test_a_distance_that_equals_the_tolerance_is_within_it_whatever_its_rounding() -> None:
@@ -167,8 +170,8 @@ def test_a_missed_target_and_a_false_alarm_get_the_diagonal_and_0() -> None:
     target[..., 3, 3] = True
     nothing = torch.zeros_like(target)
     for pair in ((nothing, target), (target, nothing)):
-        assert_exact(surface_metrics(*pair, spacing=(1.0, 0.5)), [50, 50, 0])
-        assert_exact(surface_metrics(*pair, distance_when_missing=7), [7, 7, 0])
+        assert_exact(surface_metrics(*pair, spacing=(1.0, 0.5)), [50, 50, 0, 50])
+        assert_exact(surface_metrics(*pair, distance_when_missing=7), [7, 7, 0, 7])
         assert hausdorff_distance(*pair, distance_when_missing="inf").item() == math.inf
         assert hausdorff_distance(*pair, distance_when_missing="nan").isnan()
 
@@ -177,7 +180,7 @@ def test_a_missed_target_and_a_false_alarm_get_the_diagonal_and_0() -> None:
 def test_two_empty_masks_are_what_is_asked_for(empty: Any, value: float) -> None:
     nothing = torch.zeros(1, 1, 8, 8)
     found = surface_metrics(nothing - 1, nothing, empty=empty)
-    torch.testing.assert_close(torch.stack(found), torch.full((3, 1, 1), value), equal_nan=True)
+    torch.testing.assert_close(torch.stack(found), torch.full((4, 1, 1), value), equal_nan=True)
 
 
 def test_no_distance_exceeds_the_diagonal() -> None:
@@ -191,7 +194,7 @@ def test_no_distance_exceeds_the_diagonal() -> None:
 def test_logits_and_class_indices_are_masks_too() -> None:
     prediction, target = squares(3)
     logits = torch.where(prediction, 4.0, -4.0)
-    assert_exact(surface_metrics(logits, target[:, 0].long()), [3, 1.5, 9 / 16])
+    assert_exact(surface_metrics(logits, target[:, 0].long()), [3, 1.5, 9 / 16, 1.5])
     found = surface_metrics(prediction[:, 0].long(), target[:, 0].long(), num_classes=2)
     assert found.hausdorff.shape == (1, 2)
     assert found.hausdorff[0, 1] == 3

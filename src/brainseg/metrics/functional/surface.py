@@ -32,11 +32,13 @@ class SurfaceMetrics(NamedTuple):
         hausdorff: Hausdorff distance, or the percentile of it, in mm.
         average_distance: average symmetric surface distance in mm.
         surface_dice: normalised surface Dice, in [0, 1].
+        mean_average_distance: mean average surface distance in mm.
     """
 
     hausdorff: Tensor
     average_distance: Tensor
     surface_dice: Tensor
+    mean_average_distance: Tensor
 
 
 class Surfaces(NamedTuple):
@@ -67,7 +69,7 @@ def surface_metrics(
     empty: Empty = "exclude",
     distance_when_missing: Missing = "diagonal",
 ) -> SurfaceMetrics:
-    r"""Hausdorff distance, average distance and normalised surface Dice of each image and class, of one search.
+    r"""Hausdorff distance, average distances and normalised surface Dice of each image and class, of one search.
 
     The boundary of a mask are its pixels with a neighbour (4 in two dimensions, 6 in three) in the background; beyond
     the image is background, and so are ignored pixels, in both masks. The directed distance d of a boundary pixel is
@@ -77,10 +79,12 @@ def surface_metrics(
     .. math:: HD_q = \max(\mathrm{percentile}_q(d_P), \mathrm{percentile}_q(d_T))
     .. math:: ASSD = \frac{\sum d_P + \sum d_T}{|d_P| + |d_T|}
     .. math:: NSD_\tau = \frac{|d_P \leq \tau| + |d_T \leq \tau|}{|d_P| + |d_T|}
+    .. math:: MASD = \frac{1}{2} \left( \frac{\sum d_P}{|d_P|} + \frac{\sum d_T}{|d_T|} \right)
 
     Sources: Huttenlocher et al. 1993, doi:10.1109/34.232073 (HD); Heimann et al. 2009, doi:10.1109/TMI.2009.2013851
-    (ASSD); Nikolov et al. 2021, doi:10.2196/26151 (NSD, here of pixels, there of surface elements); the names are those
-    of Metrics Reloaded, Maier-Hein et al. 2024, doi:10.1038/s41592-023-02151-z.
+    (ASSD); Nikolov et al. 2021, doi:10.2196/26151 (NSD, here of pixels, there of surface elements); Beneš and Zitová
+    2015, doi:10.1111/jmi.12186 (MASD); the names are those of Metrics Reloaded, Maier-Hein et al. 2024,
+    doi:10.1038/s41592-023-02151-z.
 
     Args:
         prediction: logits (B, K, H, W) or (B, K, D, H, W), masks of bool or integers, or class indices (B, H, W).
@@ -134,6 +138,7 @@ def surface_metrics(
         filled(hausdorff_of(surfaces, percentile), worst),
         filled(average_of(surfaces), worst),
         filled(share_within(surfaces, tolerance), 0.0),
+        filled(mean_average_of(surfaces), worst),
     )
 
 
@@ -201,6 +206,47 @@ def average_surface_distance(
         empty=empty,
         distance_when_missing=distance_when_missing,
     ).average_distance
+
+
+def mean_average_surface_distance(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    spacing: Spacing = 1.0,
+    num_classes: int | None = None,
+    threshold: float = 0.5,
+    from_probabilities: bool = False,
+    ignore_index: int | None = None,
+    valid: Tensor | None = None,
+    empty: Empty = "exclude",
+    distance_when_missing: Missing = "diagonal",
+) -> Tensor:
+    """Mean average surface distance (MASD) of each image and class, mm: float32 (B, K); see `surface_metrics`.
+
+    The mean of the two directed averages, so that prediction and target weigh the same however long their boundaries
+    are; in `average_surface_distance` each boundary pixel does.
+
+    Example:
+        >>> import torch
+        >>> target = torch.zeros(1, 1, 3, 20, dtype=torch.bool)
+        >>> target[..., 1, 3] = True
+        >>> prediction = target.clone()
+        >>> prediction[..., 1, 11:14] = True  # 8, 9 and 10 pixels away
+        >>> mean_average_surface_distance(prediction, target), average_surface_distance(prediction, target)
+        (tensor([[3.3750]]), tensor([[5.4000]]))
+    """
+    return surface_metrics(
+        prediction,
+        target,
+        spacing=spacing,
+        num_classes=num_classes,
+        threshold=threshold,
+        from_probabilities=from_probabilities,
+        ignore_index=ignore_index,
+        valid=valid,
+        empty=empty,
+        distance_when_missing=distance_when_missing,
+    ).mean_average_distance
 
 
 def normalized_surface_dice(
@@ -315,6 +361,13 @@ def hausdorff_of(surfaces: Surfaces, percentile: float) -> Tensor:
 def average_of(surfaces: Surfaces) -> Tensor:
     """(R,) float64, the mean of all directed distances; anything where a mask is empty."""
     return _sum(surfaces, surfaces.distances.double()) / surfaces.pixels.sum(1)
+
+
+def mean_average_of(surfaces: Surfaces) -> Tensor:
+    """(R,) float64, the mean of the means of both sides; anything where a mask is empty."""
+    lengths, sets = _sets(surfaces)
+    sums = torch.zeros(len(lengths), dtype=torch.float64, device=lengths.device)
+    return (sums.index_add_(0, sets, surfaces.distances.double()) / lengths).view(-1, 2).mean(1)
 
 
 def share_within(surfaces: Surfaces, tolerance: float) -> Tensor:
