@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from brainseg.inference import Predictor, export, optimize
 from brainseg.models import MaskDINO, ModelSpec, QueryPredictions, SegmentationModel, UNet
 from brainseg.models.mask_dino import instance_inference
+from brainseg.models.spec import Task
 from brainseg.transforms import (
     Compose,
     ForegroundZScore,
@@ -165,6 +166,28 @@ def test_a_file_takes_raw_images_and_gives_the_logits_of_the_predictor(
         x = images(batch, 3, *sides).sigmoid()
         assert_close(program(x), predictor.logits(x), 1e-5)
         assert_close(runtime(x), predictor.logits(x), 1e-4)
+
+
+@pytest.mark.parametrize("task", [pytest.param("multilabel", marks=pytest.mark.slow), "multiclass"])
+def test_a_file_sees_the_part_around_the_head_as_the_predictor_does(task: Task, tmp_path: Path) -> None:
+    model = shallow(num_classes=2)
+    spec = ModelSpec(task=task, class_names=("a", "b"), image_size=(96, 128), crop=(64, 48))
+    model.spec = replace(spec, normalization=HeadZScore().config)
+    program = export(model, tmp_path / "model.onnx").module()
+    runtime, predictor = onnx_model(tmp_path / "model.onnx"), Predictor(model, device="cpu")
+    for batch, *sides in [(2, 96, 128), (3, 50, 70)]:
+        x = heads(batch, *sides)
+        expected = predictor.logits(x)
+        assert_close(program(x), expected, 1e-5)
+        assert_close(runtime(x), expected, 1e-4)
+
+
+def heads(count: int, height: int, width: int) -> Tensor:
+    """Images (count, 3, height, width) of an ellipse, each elsewhere, on a dark background."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    places = [(height * (0.35 + 0.1 * k), width * (0.6 - 0.1 * k)) for k in range(count)]
+    inside = [((rows - y) / height) ** 2 + ((columns - x) / width) ** 2 < 0.04 for y, x in places]
+    return torch.stack(inside)[:, None] * (0.5 + images(count, 3, height, width).sigmoid() / 2)
 
 
 def test_without_normalization_the_program_is_the_network_alone() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from brainseg.inference import Predictor, export
 from brainseg.models import ModelSpec, UNeXt
+from brainseg.models.spec import Task
 from brainseg.transforms import Normalize
 
 
@@ -220,3 +221,47 @@ def test_a_run_its_best_weights_and_files_before_the_spec_give_the_same(tmp_path
     (tmp_path / "best" / "config.json").write_text(json.dumps({**config, "normalization": spec["normalization"]}))
     for folder in (tmp_path, tmp_path / "best"):
         assert torch.equal(Predictor.from_pretrained(folder, device="cpu").probabilities(image), expected)
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel", "multiclass"])
+def test_the_network_sees_the_part_around_the_head(task: Task) -> None:
+    classes = {"binary": ("a",), "multilabel": ("a", "b"), "multiclass": ("nothing", "a", "b")}[task]
+    model = network(num_classes=len(classes))
+    model.spec = ModelSpec(task=task, class_names=classes, image_size=(96, 128), crop=(64, 48))
+    image = torch.zeros(1, 3, 96, 128)
+    image[..., 20:70, 60:100] = 0.5 + torch.rand(1, 3, 50, 40) / 2  # its middle in row 45 and column 80
+    top, left = 13, 56
+    logits = Predictor(model, device="cpu").logits(image)
+    part = (slice(None), slice(None), slice(top, top + 64), slice(left, left + 48))
+    torch.testing.assert_close(
+        logits[part],
+        Predictor(model, spec=replace(model.spec, crop=None, image_size=(64, 48)), device="cpu").logits(image[part]),
+    )
+
+    outside = torch.ones(96, 128, dtype=torch.bool)
+    outside[part[2:]] = False
+    found = Predictor(model, device="cpu").probabilities(image)[0, :, outside]
+    assert found[model.spec.foreground.start :].max() < 1e-12
+    if task == "multiclass":
+        assert found[0].min() > 0.999
+    assert Predictor(model, device="cpu", tta=True).logits(image)[0, -1, outside].max() < -20
+    torch.testing.assert_close(
+        Predictor(model, device="cpu").logits(image.half())[part], logits[part], atol=0.02, rtol=0
+    )
+
+
+def test_an_image_without_a_head_is_seen_around_its_middle() -> None:
+    model = network()
+    model.spec = ModelSpec(image_size=(64, 64), crop=(32, 32))
+    logits = Predictor(model, device="cpu").logits(torch.zeros(1, 3, 64, 64))
+    assert (logits[..., 16:48, 16:48] > -20).all()
+    assert (logits > -20).sum() == 32 * 32
+
+
+def test_windows_see_all_of_a_large_image() -> None:
+    model = network()
+    model.spec = ModelSpec(image_size=(64, 64), crop=(32, 32))
+    image = torch.rand(1, 3, 96, 80)
+    windows = Predictor(model, windows=True, device="cpu").logits(image)
+    model.spec = replace(model.spec, crop=None)
+    assert torch.equal(windows, Predictor(model, windows=True, device="cpu").logits(image))

@@ -16,6 +16,7 @@ BRATS = ModelSpec(
     task="multiclass",
     class_names=("background", "oedema", "core"),
     image_size=(64, 96),
+    crop=(48, 64),
     normalization={"name": "ForegroundZScore", "arguments": {"fraction": 0.1}},
     shown_channel=1,
 )
@@ -34,6 +35,12 @@ BRATS = ModelSpec(
         (lambda: ModelSpec(threshold=(0.5, 0.5)), "threshold must be one number, or one for each of 1 classes"),
         (lambda: replace(BRATS, threshold=0.5), "threshold must be None for 'multiclass'"),
         (lambda: ModelSpec(image_size=(64,)), r"image_size must be 2 positive integers, got \(64,\)"),
+        (
+            lambda: ModelSpec(crop=(48, 48)),
+            r"a part of the image at image_size, got crop \(48, 48\) of image_size None",
+        ),
+        (lambda: replace(BRATS, crop=(96, 64)), r"got crop \(96, 64\) of image_size \(64, 96\)"),
+        (lambda: replace(BRATS, crop=(0, 64)), "each of crop must be a positive integer, got 0"),
         (lambda: ModelSpec(normalization={"name": "Rescale"}), "normalization must be {'name': ..., 'arguments'"),
         (
             lambda: ModelSpec(normalization={"name": "Normalize", "arguments": {"mean": torch.ones(3)}}),
@@ -108,7 +115,7 @@ def test_another_head_has_no_names_yet() -> None:
     assert model.spec == replace(BRATS, class_names=("background", "class_1"))
     model.reset_classifier(1)
     assert model.spec == replace(
-        ModelSpec(), **{k: getattr(BRATS, k) for k in ("image_size", "normalization", "shown_channel")}
+        ModelSpec(), **{k: getattr(BRATS, k) for k in ("image_size", "crop", "normalization", "shown_channel")}
     )
 
 

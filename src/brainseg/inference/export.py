@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 
 from brainseg.checks import check_choice
 from brainseg.inference.foreign import check_logits, find_queries, find_spec
+from brainseg.inference.part import check_whole, logits_of_part
 from brainseg.models import ModelSpec, SegmentationModel
 from brainseg.models.files import CONFIG, config_text
 from brainseg.transforms import create_transform
@@ -37,8 +38,8 @@ def export(
 ) -> ExportedProgram:
     """The network in eval mode as a program of its operations alone, with batch, height and width free.
 
-    It takes what `Predictor` takes: images in [0, 1], channels as stored. Size and normalization of the spec are part
-    of it, and it answers with `Predictor`'s logits. A file holds the spec in its `config.json`, the same as
+    It takes what `Predictor` takes: images in [0, 1], channels as stored. Size, crop and normalization of the spec are
+    part of it, and it answers with `Predictor`'s logits. A file holds the spec in its `config.json`, the same as
     `save_pretrained` writes: in the `extra_files` of `torch.export.load`, or in the metadata of the ONNX model.
 
     Args:
@@ -50,8 +51,8 @@ def export(
         outputs: "queries" for what a network says of its queries (Mask DINO): in place of the logits a dictionary, and
             outputs of the ONNX model, `pred_logits` (B, Q, K), `pred_masks` (B, Q, H/4, W/4) and `pred_boxes` (B, Q, 4)
             of `QueryPredictions`, which they make again for `instance_inference` and others.
-        normalize: False leaves size and normalization out: the program is the network alone, which wants images as
-            `model.spec` says.
+        normalize: False leaves size, crop and normalization out: the program is the network alone, which wants images
+            as `model.spec` says.
         spec: in place of the network's own; that of a network that is none of ours.
         in_channels: channels of the images, for a network that is none of ours. Its sides may be bound to multiples.
 
@@ -61,9 +62,9 @@ def export(
         `image_size` any; the ONNX model takes all that the network takes.
 
     Raises:
-        ValueError: another suffix, outputs that are none of these, queries of a network without any, a spec of another
-            number of classes, or a network of others without `in_channels`, whose output is no logits (B, K, H, W) of
-            the images' size, or which does one thing for small images and another for large ones.
+        ValueError: another suffix, outputs that are none of these, queries of a network without any or with a `crop`, a
+            spec of another number of classes, or a network of others without `in_channels`, whose output is no logits
+            (B, K, H, W) of the images' size, or which does one thing for small images and another for large ones.
         OSError: the file cannot be written; the one before it stays.
         ImportError: an ONNX model without onnx and onnxscript.
         RuntimeError: PyTorch's, for a backbone that computes by the size of the image, such as Swin by its windows.
@@ -75,6 +76,8 @@ def export(
     if outputs == "queries":
         find_queries(model)
     known = find_spec(model, spec)
+    if outputs == "queries" and known is not None and normalize:
+        check_whole(known)
     program = _trace(model, known if normalize else None, in_channels, outputs)
     if path is None:
         return program
@@ -100,18 +103,22 @@ class _FromRaw(nn.Module):
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
-        self.network, self.image_size = network, spec.image_size
+        self.network, self.spec = network, spec
         self.normalize = None if spec.normalization is None else create_transform(spec.normalization)
         # A normalization draws nothing, but a chain of them keeps its parts' parameters.
         shape = (2, 1, 64, 64)
         self.parameters_of_normalize = None if self.normalize is None else self.normalize.draw(shape, torch.Generator())
 
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
-        x = images if self.image_size is None else resize_bilinear(images, self.image_size)
+        raw = images if self.spec.image_size is None else resize_bilinear(images, self.spec.image_size)
+        x = raw
         if self.normalize is not None:
             x, _ = self.normalize.apply(x, None, self.parameters_of_normalize)
-        answer: Tensor | dict[str, Tensor] = self.network(x)
-        if self.image_size is None or isinstance(answer, dict):
+        if self.spec.crop is None:
+            answer: Tensor | dict[str, Tensor] = self.network(x)
+        else:
+            answer = logits_of_part(self.network, raw, x, self.spec)
+        if self.spec.image_size is None or isinstance(answer, dict):
             return answer
         return resize_bilinear(answer, (images.shape[-2], images.shape[-1]))
 
@@ -137,7 +144,7 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None, ou
     weight = next(x for x in numbers if x.is_floating_point())
     example = weight.new_zeros(2, in_channels, side, side + other)
     if not isinstance(network, SegmentationModel) and outputs == "logits":
-        size = example.shape[2:] if spec is None or spec.image_size is None else spec.image_size
+        size = example.shape[2:] if spec is None else spec.crop or spec.image_size or example.shape[2:]
         seen = example.new_zeros(*example.shape[:2], *size)
         check_logits(network(seen), seen, network)
     sizes = {0: Dim("batch", min=1), 2: free["height"], 3: free["width"]}

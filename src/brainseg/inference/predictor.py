@@ -17,6 +17,7 @@ from brainseg.inference.backends import Backend, create_backend
 from brainseg.inference.components import postprocess
 from brainseg.inference.foreign import check_logits, find_queries, find_spec
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
+from brainseg.inference.part import check_whole, logits_of_part
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
 from brainseg.models import ModelSpec, Postprocessing, QueryPredictions, SegmentationModel, create_model
@@ -35,7 +36,8 @@ class Predictor:
         image_size: in place of the spec's, if given.
         threshold: in place of the spec's, if given.
         tta: average the logits over the eight turns and flips of the image (test-time augmentation).
-        windows: see images larger than the spec's `image_size` window by window and not resized.
+        windows: see images larger than the spec's `image_size` window by window and not resized, all of them even if
+            the spec has a `crop`.
         device: None for a GPU if there is one; "onnxruntime" has the CPU alone.
         backend: "torch"; "compile": by `optimize(model, compile=True)`, which takes up to a minute and a C++ compiler
             the first time, and is kept for later processes; "onnxruntime" (extra `export`). The masks are the same; the
@@ -117,19 +119,25 @@ class Predictor:
         size = (images.shape[-2], images.shape[-1])
         wanted = self.spec.image_size or size
         in_windows = self.windows and size[0] >= wanted[0] and size[1] >= wanted[1]
-        resized = wanted != size and not in_windows
         with torch.inference_mode(), _evaluating(self.model):
-            images = self._as_trained(images, wanted if resized else size)
-            logits = mean_over_windows(self._network, images, wanted) if in_windows else self._network(images)
-            return Resize(size)(logits) if resized else logits
+            raw = self._resized(images, size if in_windows else wanted)
+            images = self._normalized(raw)
+            if in_windows:
+                return mean_over_windows(self._network, images, wanted)
+            if self.spec.crop is None:
+                logits = self._network(images)
+            else:
+                logits = logits_of_part(self._network, raw, images, self.spec)
+            return logits if wanted == size else Resize(size)(logits)
 
-    def _as_trained(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Images as the network wants them: on its device, of this size, normalized."""
+    def _resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Images on the network's device, in its dtype, of this size."""
         check_unit_range(images)
         self._check_channels(images)
         images = images.to(self.device, _dtype(self.model))
-        if images.shape[2:] != size:
-            images = Resize(size)(images)
+        return images if images.shape[2:] == size else Resize(size)(images)
+
+    def _normalized(self, images: Tensor) -> Tensor:
         return images if self.normalize is None else self.normalize(images)
 
     def _network(self, images: Tensor) -> Tensor:
@@ -180,8 +188,8 @@ class Predictor:
             none. Of a batch a list of them.
 
         Raises:
-            ValueError: a network without queries, a predictor with `tta` or `windows`, a score that is none, besides
-                what a call raises.
+            ValueError: a network without queries, a predictor with `tta` or `windows`, a spec with a `crop`, a score
+                that is none, besides what a call raises.
         """
         images = to_images(image)
         found = self._instances(self._queries(images), images, min_score)
@@ -207,8 +215,10 @@ class Predictor:
         queries = find_queries(self.model)
         if self.tta or self.windows:
             raise ValueError("objects of turned images and of windows have no mean; predict instances without")
+        check_whole(self.spec)
         with torch.inference_mode(), _evaluating(self.model):
-            return queries(self._as_trained(images, self.spec.image_size or (images.shape[-2], images.shape[-1])))
+            size = self.spec.image_size or (images.shape[-2], images.shape[-1])
+            return queries(self._normalized(self._resized(images, size)))
 
     def _instances(self, predictions: QueryPredictions, images: Tensor, min_score: float | None) -> list[Instances]:
         size = (images.shape[-2], images.shape[-1])

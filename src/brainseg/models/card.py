@@ -35,6 +35,13 @@ def model_card(network: str, repository: str, spec: ModelSpec) -> str:
         task=spec.task,
         classes=", ".join(spec.class_names),
         channels="channels " + ", ".join(spec.channel_names) if spec.channel_names else "channels without names",
-        size="any size" if spec.image_size is None else "resized to {}x{}".format(*spec.image_size),
+        size=_size(spec),
         normalization="none" if spec.normalization is None else spec.normalization["name"],
     )
+
+
+def _size(spec: ModelSpec) -> str:
+    if spec.image_size is None:
+        return "any size"
+    resized = "resized to {}x{}".format(*spec.image_size)
+    return resized if spec.crop is None else "{}, of which {}x{} around the head".format(resized, *spec.crop)

@@ -55,6 +55,8 @@ class ModelSpec:
         threshold: probability above which a pixel is foreground, strictly: one number, or one for each class. None for
             "multiclass", where the most likely class is taken.
         image_size: height and width at which the network sees the images; logits are resized back. None: as they are.
+        crop: height and width, in pixels at `image_size`, of the part around the head (`transforms.CropToHead`) that
+            the network sees; beyond it there is nothing but background. None: all of the image.
         normalization: name and arguments of the transform from images in [0, 1], channels as stored, to what the
             network sees, as a transform's `config` has them; None: the images as they are.
         channel_names: of the image's channels, such as the sequences of a volume; None if nobody named them.
@@ -73,6 +75,7 @@ class ModelSpec:
     class_names: tuple[str, ...] = ("foreground",)
     threshold: float | tuple[float, ...] | None = None
     image_size: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
     normalization: dict[str, Any] | None = None
     channel_names: tuple[str, ...] | None = None
     axis: Axis = "axial"
@@ -89,6 +92,9 @@ class ModelSpec:
                 "'binary', several are 'multilabel' if they may overlap and 'multiclass' if they exclude each other"
             )
         size = None if self.image_size is None else tuple(check_counts("image_size", self.image_size, 2))
+        crop = None if self.crop is None else tuple(check_counts("crop", self.crop, 2))
+        if crop is not None and (size is None or crop[0] > size[0] or crop[1] > size[1]):
+            raise ValueError(f"crop is a part of the image at image_size, got crop {crop} of image_size {size}")
         channel = self.shown_channel
         if channel is not None and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
             raise ValueError(f"shown_channel must be an index from 0 or None, got {channel!r}")
@@ -99,6 +105,7 @@ class ModelSpec:
             object.__setattr__(self, "channel_names", _check_names("channel_names", self.channel_names))
         object.__setattr__(self, "threshold", _check_threshold(self.threshold, self.task, names))
         object.__setattr__(self, "image_size", size)
+        object.__setattr__(self, "crop", crop)
         object.__setattr__(self, "normalization", _check_normalization(self.normalization))
 
     @property

@@ -101,7 +101,8 @@ class SegmentationTask(LightningModule):
             normalization = None if self.input is None else self.input.config
             # Of the three sequences of the LGG data FLAIR shows tumour best.
             channel = 1 if config.data.format == "lgg" else None
-            spec = replace(spec, image_size=config.data.size, normalization=normalization, shown_channel=channel)
+            size = config.data.size
+            spec = replace(spec, image_size=size, crop=None, normalization=normalization, shown_channel=channel)
         else:
             self.input = None if spec.normalization is None else create_transform(spec.normalization)
         self.model.spec = spec

@@ -204,12 +204,12 @@ class CropToHead(Transform):
     def take(self, x: Tensor, place: CropParameters) -> Tensor:
         """The part of each sample of x, (B, C, H, W) or (B, H, W), at places for each of them or one for all."""
         height, width = self.output_shape(x.shape)[-2:]
-        return _part(x, place.offsets.expand(len(x), 2), (height, width))
+        return _part(x, place.offsets.expand(x.shape[0], 2), (height, width))
 
     def undo(self, x: Tensor, place: CropParameters, size: Sequence[int], value: float = 0.0) -> Tensor:
         """The parts x, (B, C, h, w) or (B, h, w), in images of the size before `take`, with a value around them."""
         full = x.new_full((*x.shape[:-2], *size), value)
-        index = _pixels(place.offsets.expand(len(x), 2), x.shape[-2:], size[1])
+        index = _pixels(place.offsets.expand(x.shape[0], 2), x.shape[-2:], size[1])
         if x.dim() == 4:
             index = index[:, None].expand(-1, x.shape[1], -1)
         return full.flatten(-2).scatter(-1, index, x.flatten(-2)).view_as(full)
