@@ -11,7 +11,6 @@ import argparse
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 import torch
 from matplotlib import pyplot as plt
+from ship import SPEC
 from torch import Tensor
 
 from brainseg._whole import written_whole
@@ -159,7 +159,7 @@ def main() -> None:
     fold = torch.load(arguments.run / "last.pt", weights_only=True)["chosen"]["fold"]
     patients = json.loads((HERE / "folds.json").read_text())["folds"][fold]
     model = SegmentationModel.from_pretrained(arguments.run / "weights")
-    predictor = Predictor(model, spec=replace(model.spec, image_size=(256, 256)))
+    predictor = Predictor(model, spec=SPEC)
     path = arguments.output / "robustness.csv"
     rows: list[dict[str, str | float]] = list(csv.DictReader(path.open())) if path.exists() else []
     for condition in conditions()[len(rows) :]:

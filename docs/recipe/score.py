@@ -6,49 +6,35 @@
 Each run predicts the patients of its fold, slices at full size, and Dice is that of a patient, over all slices pooled.
 Probabilities are kept in the run's folder, so that what comes after them is scored again in seconds.
 
-Columns: "slice", each slice by itself; "smoothed", probabilities averaged with those of both neighbours; "largest" and
-"likeliest", of these the largest component of the volume alone, or that of the highest mean probability times number of
-slices; "crop", each slice by itself, but the network sees the part of 192 x 192 pixels around the patient's head alone.
+Columns: "slice", each slice by itself, of which the network sees the part around the head as the spec that ships says;
+"smoothed", these probabilities averaged with those of both neighbours; "largest" and "likeliest", of these the largest
+component of the volume alone, or that of the highest mean probability times number of slices; "whole", each slice by
+itself, all of which the network sees.
 """
 
 import argparse
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from ship import SPEC
 from torch import Tensor
 
 from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, institution, lgg_root
-from brainseg.inference import postprocess
+from brainseg.inference import Predictor, postprocess
 from brainseg.metrics import confidence_interval
-from brainseg.models import ModelSpec, Postprocessing, SegmentationModel
-from brainseg.transforms import CropToHead, create_transform
+from brainseg.models import Postprocessing, SegmentationModel
 
 Volume = NDArray[np.float32]  # probabilities (S, H, W)
 
 HERE = Path(__file__).parent
 AT_ONCE = 16
-
-
-def probabilities(model: SegmentationModel, slices: Tensor, *, crop: bool) -> Volume:
-    """(S, H, W) of the slices (S, 3, H, W) of a patient; with a crop 0 outside of it."""
-    assert model.normalization is not None
-    normalize, around = create_transform(model.normalization), CropToHead(192)
-    place = around.locate(slices.amax(0, keepdim=True))
-    parts = []
-    with torch.inference_mode():
-        for few in slices.split(AT_ONCE):
-            images = normalize(few)
-            logits = model(around.take(images, place) if crop else images)
-            found = logits.sigmoid()
-            parts.append(around.undo(found, place, slices.shape[-2:]) if crop else found)
-    volume: Volume = torch.cat(parts)[:, 0].numpy()
-    return volume
 
 
 VARIANTS = {
@@ -61,7 +47,7 @@ VARIANTS = {
 
 def masks(volume: Volume, steps: Postprocessing) -> NDArray[np.bool_]:
     """(S, H, W) of probabilities, above 1/2."""
-    found: NDArray[np.bool_] = postprocess(torch.from_numpy(volume)[:, None], ModelSpec(), steps=steps)[:, 0].numpy()
+    found: NDArray[np.bool_] = postprocess(torch.from_numpy(volume)[:, None], SPEC, steps=steps)[:, 0].numpy()
     return found
 
 
@@ -70,10 +56,10 @@ def dice(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
     return 2 * int((prediction & target).sum()) / int(prediction.sum() + target.sum())
 
 
-def out_of_fold(run: Path, patient: str, slices: Tensor, *, crop: bool, half: bool) -> Volume:
+def out_of_fold(run: Path, patient: str, slices: Tensor, *, whole: bool, half: bool) -> Volume:
     """The probabilities of a run for a patient, from its folder if they are there."""
     weights = run / "weights"
-    path = run / f"probabilities{'_crop' * crop}{'_half' * half}" / f"{patient}.npz"
+    path = run / f"probabilities{'_whole' * whole}{'_half' * half}" / f"{patient}.npz"
     if not path.exists() or path.stat().st_mtime < (weights / "model.safetensors").stat().st_mtime:
         path.parent.mkdir(exist_ok=True)
         model = SegmentationModel.from_pretrained(weights).eval()
@@ -81,7 +67,9 @@ def out_of_fold(run: Path, patient: str, slices: Tensor, *, crop: bool, half: bo
             for parameter in model.parameters():
                 parameter.data = parameter.data.half().float()
         with written_whole(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, probabilities(model, slices, crop=crop).astype(np.float16))
+            predictor = Predictor(model, spec=replace(SPEC, crop=None) if whole else SPEC)
+            found = [predictor.probabilities(few)[:, 0] for few in slices.split(AT_ONCE)]
+            np.savez_compressed(file, torch.cat(found).half().numpy())
     with np.load(path) as content:
         volume: Volume = content["arr_0"].astype(np.float32)
     return volume
@@ -91,12 +79,11 @@ def score_patient(run: Path, patient: str, root: Path, *, half: bool) -> dict[st
     data = LGGSegmentation(root, [patient])
     slices = torch.stack([data[i]["image"] for i in range(len(data))])
     target = torch.stack([data[i]["mask"] for i in range(len(data))])[:, 0].bool().numpy()
-    whole = out_of_fold(run, patient, slices, crop=False, half=half)
-    cropped = out_of_fold(run, patient, slices, crop=True, half=half)
+    found, found_whole = (out_of_fold(run, patient, slices, whole=whole, half=half) for whole in (False, True))
     row: dict[str, float | int | str] = {"slices": len(data), "tumour": int(target.sum())}
     for name, steps in VARIANTS.items():
-        row[name] = round(dice(masks(whole, steps), target), 5)
-    row["crop"] = round(dice(masks(cropped, VARIANTS["slice"]), target), 5)
+        row[name] = round(dice(masks(found, steps), target), 5)
+    row["whole"] = round(dice(masks(found_whole, VARIANTS["slice"]), target), 5)
     return row
 
 
@@ -146,7 +133,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     rows.sort(key=lambda row: row["patient"])
     write_table(arguments.output / "patients.csv", rows)
-    summary = summarise(rows, [*VARIANTS, "crop"])
+    summary = summarise(rows, [*VARIANTS, "whole"])
     write_table(arguments.output / "summary.csv", summary)
     for line in summary:
         if line["patients of"] == "all":

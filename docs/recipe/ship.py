@@ -21,10 +21,10 @@ from brainseg.transforms import HeadZScore
 SPEC = ModelSpec(
     class_names=("tumour",),
     image_size=(256, 256),
+    crop=(192, 192),  # accepted out of fold, docs/recipe.md, as is what follows for all slices of a patient together
     normalization=HeadZScore().config,
     channel_names=("t1", "flair", "t1ce"),  # pre-contrast, FLAIR, post-contrast, by the names that BraTS gave to files
     shown_channel=1,
-    # Of all slices of a patient together; accepted out of fold, docs/recipe.md.
     postprocessing=Postprocessing(smooth=True, components="likeliest"),
 )
 
