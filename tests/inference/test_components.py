@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from brainseg.inference import postprocess
-from brainseg.inference.components import voxel_volume
+from brainseg.inference.components import label_components, voxel_volume
 from brainseg.models import ModelSpec, Postprocessing
 
 BINARY = ModelSpec()
@@ -30,7 +30,22 @@ def test_nothing_is_done_by_default() -> None:
 
 def test_the_largest_and_the_likeliest_component_are_told_apart() -> None:
     assert kept(Postprocessing(components="largest")) == [0, 0, 0, 0, 0, 30]
-    assert kept(Postprocessing(components="likeliest")) == [0, 4, 4, 4, 0, 0]
+    assert kept(Postprocessing(components="likeliest")) == [0, 4, 4, 4, 0, 30]  # the single voxel is small and faint
+
+
+def test_the_likeliest_are_those_that_none_exceeds_in_voxels_and_in_probability() -> None:
+    torch.manual_seed(0)
+    for _ in range(20):
+        probabilities = torch.rand(4, 1, 12, 12) * (torch.rand(4, 1, 12, 12) > 0.8)
+        labels, count = label_components((probabilities > 0.5)[:, 0].numpy())
+        parts = [torch.from_numpy(labels == k) for k in range(1, count + 1)]
+        about = [(int(part.sum()), float(probabilities[:, 0][part].double().mean())) for part in parts]
+        expected = torch.zeros(4, 12, 12, dtype=torch.bool)
+        for part, (size, mean) in zip(parts, about, strict=True):
+            if not any(other[0] >= size and other[1] > mean for other in about):
+                expected |= part
+        found = postprocess(probabilities, BINARY, steps=Postprocessing(components="likeliest"))
+        assert torch.equal(found[:, 0], expected)
 
 
 def test_small_components_are_removed_by_their_volume_in_ml() -> None:

@@ -99,8 +99,8 @@ def _kept(
         keep &= np.arange(count) == sizes.argmax()
     elif steps.components == "likeliest":
         mean = np.bincount(labels.ravel(), weights=likely.ravel(), minlength=count + 1)[1:] / sizes
-        # On how many slices each is: all at once, since noise has thousands of them.
-        extent = np.bincount(np.concatenate([np.unique(each) for each in labels]), minlength=count + 1)[1:]
-        keep &= np.arange(count) == (mean * extent).argmax()
+        order = np.lexsort((-mean, -sizes))
+        surest_so_far = np.maximum.accumulate(mean[order])
+        keep[order] &= mean[order] >= surest_so_far
     kept: NDArray[np.bool_] = np.concatenate([[False], keep])[labels]
     return kept

@@ -22,8 +22,9 @@ class Postprocessing:
 
     Attributes:
         smooth: average each slice with its two neighbours first.
-        components: which ones of a class stay: "all", the "largest" alone, or the "likeliest": the one with the highest
-            mean probability times number of slices, since a false spot is faint or flat.
+        components: which ones of a class stay: "all", the "largest" alone, or the "likeliest": those that no other one
+            exceeds both in voxels and in mean probability, since a false spot is small and faint; of a large faint and
+            a small sure one both stay.
         min_volume: components of fewer ml are removed.
 
     Raises:

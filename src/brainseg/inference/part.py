@@ -1,0 +1,46 @@
+"""The part around the head that a network sees, and its logits in the whole image again."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from brainseg.models import ModelSpec
+from brainseg.transforms import CropToHead
+
+# A probability of 1e-13, finite in half precision as well.
+NOTHING = -30.0
+
+
+def logits_of_part(network: Callable[[Tensor], Tensor], raw: Tensor, images: Tensor, spec: ModelSpec) -> Tensor:
+    """Logits of whole images by a network that sees the part of each around its own head.
+
+    Args:
+        network: (B, C, h, w) to logits (B, K, h, w).
+        raw: (B, C, H, W) before the normalization, in which the head is found.
+        images: the same, normalized.
+        spec: with a `crop` (h, w).
+
+    Returns:
+        (B, K, H, W), background beyond the part.
+    """
+    assert spec.crop is not None
+    around = CropToHead(spec.crop)
+    place = around.locate(raw)
+    logits = network(around.take(images, place))
+    first = spec.foreground.start
+    size = (raw.shape[-2], raw.shape[-1])
+    found = around.undo(logits[:, first:], place, size, value=NOTHING)
+    return torch.cat([around.undo(logits[:, :first], place, size), found], 1) if first else found
+
+
+def check_whole(spec: ModelSpec) -> None:
+    """Objects are found in the whole image alone.
+
+    Raises:
+        ValueError: a spec with a `crop`.
+    """
+    if spec.crop is not None:
+        raise ValueError(
+            "objects of a network that sees the part around the head alone are not supported; give a spec without crop"
+        )
