@@ -7,19 +7,21 @@ What a table shows is counted by `summary`, or read from the tables of runs and 
 
 import csv
 import json
-import re
+import sys
 from functools import cache
 from pathlib import Path
 
 import torch
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from docs.blocks import with_blocks
+
 from brainseg.models import ModelSummary, ResUNet, SegmentationModel, UNet, create_model, list_models, summary
 
 PAGES = Path(__file__).parent / "models"
 RUNS = PAGES / "runs"
 TIMES = Path(__file__).parents[1] / "benchmarks" / "results" / "models.json"
-BLOCK = re.compile(r"(<!-- (\w+)(?:: (.*?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 COSTS = "parameters | GMACs | GFLOPs | training memory"
 
 
@@ -152,7 +154,7 @@ TABLES = {function.__name__: function for function in (stages, variants, resunet
 
 def with_tables(page: str) -> str:
     """The page with every table as it comes out now."""
-    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](block[3])}\n{block[4]}", page)
+    return with_blocks(page, lambda name, argument: TABLES[name](argument))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ What they show are results of `python -m benchmarks speed growth` and of `python
 """
 
 import json
-import re
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from docs.blocks import with_blocks
+
 PAGE = Path(__file__).parent / "speed.md"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
-BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "not measured"
 
 KEPT = "freed memory kept"
@@ -137,7 +139,7 @@ def shares() -> str:
 
 def with_tables(page: str) -> str:
     """The page with every table as it comes out now."""
-    return BLOCK.sub(lambda block: f"{block[1]}{draw(block[2])}\n{block[3]}", page)
+    return with_blocks(page, lambda name, _: draw(name))
 
 
 if __name__ == "__main__":

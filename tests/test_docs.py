@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 import pytest
-from docs import speed_tables
+from docs import recipe_tables, speed_tables
 from docs.metrics import peers
 from docs.model_tables import PAGES, count, with_tables
 
@@ -70,6 +70,12 @@ def test_operations_are_the_same_number_wherever_they_are_shown(
 def test_the_tables_of_speed_are_those_of_the_results() -> None:
     page = speed_tables.PAGE.read_text()
     assert speed_tables.with_tables(page) == page, "run python docs/speed_tables.py"
+
+
+@pytest.mark.parametrize("path", recipe_tables.PAGES, ids=["recipe", "model card"])
+def test_the_tables_of_the_recipe_are_those_of_its_scores(path: Path) -> None:
+    page = path.read_text()
+    assert recipe_tables.with_tables(page) == page, "run python docs/recipe_tables.py"
 
 
 def test_a_step_shows_what_its_row_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,128 @@
+"""Writes the tables of docs/recipe.md and of the model card of `unext/lgg`, from those that docs/recipe keeps.
+
+    python docs/recipe_tables.py
+
+`recipe/score.py` makes patients.csv, of every patient by the network that has not seen it, and arm_a/patients.csv, the
+same of fold 0 by arm a; `recipe/robustness.py` makes robustness.csv.
+"""
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from docs.blocks import with_blocks
+
+from brainseg.metrics import compare, confidence_interval
+from brainseg.models.shipped import SHIPPED
+
+HERE = Path(__file__).parent
+TABLES = HERE / "recipe"
+PAGES = (HERE / "recipe.md", SHIPPED / "unext" / "lgg" / "README.md")
+
+Rows = list[dict[str, str]]
+
+PREDICTIONS = {
+    "slice": "each slice by itself",
+    "smoothed": "neighbours smoothed (0.2, 0.6, 0.2)",
+    "likeliest": "of these the likeliest components of the volume",
+    "largest": "of these the largest component alone",
+    "whole": "each slice by itself, all of it in place of the part around the head",
+}
+STEPS = [
+    ("slice", "whole", "part around the head, 192x192", "**kept**, in the spec of the weights"),
+    ("smoothed", "slice", "neighbours smoothed (0.2, 0.6, 0.2)", "**kept**, for all slices of a patient"),
+    ("likeliest", "smoothed", "of these the likeliest components", "**kept**, for all slices of a patient"),
+    ("largest", "smoothed", "of these the largest component alone", "dropped: TCGA_CS_5395 loses its tumour"),
+]
+
+
+def read(path: str) -> Rows:
+    with (TABLES / path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def values(rows: Rows, column: str) -> dict[str, float]:
+    return {row["patient"]: float(row[column]) for row in rows}
+
+
+def score(scores: dict[str, float]) -> str:
+    """Mean with its interval, and median."""
+    mean = f"{fmean(scores.values()):.3f}"
+    if len(scores) > 1:
+        interval = confidence_interval(scores)
+        mean += f" ({interval.lower:.3f} to {interval.upper:.3f})"
+    return f"{mean} | {median(scores.values()):.3f}"
+
+
+def difference(a: dict[str, float], b: dict[str, float]) -> str:
+    """Its mean with the interval, and what the patient lost who lost most."""
+    found = compare(a, b)
+    worst = min(a[patient] - b[patient] for patient in a)
+    return f"{found.difference:+.3f} ({found.lower:+.3f} to {found.upper:+.3f}) | {worst:+.3f}"
+
+
+def reached() -> str:
+    lines = ["| prediction | mean Dice (95 % interval) | median |", "|---|---|---|"]
+    rows = read("patients.csv")
+    return "\n".join([*lines, *(f"| {what} | {score(values(rows, name))} |" for name, what in PREDICTIONS.items())])
+
+
+def groups() -> str:
+    """Of the institutions and of the sequences that are missing."""
+    lines = ["| patients | number | each slice by itself | median | all slices together | median |"]
+    lines.append("|---|---|---|---|---|---|")
+    rows = read("patients.csv")
+    for column in ("institution", "missing"):
+        for group in sorted({row[column] for row in rows}):
+            members = [row for row in rows if row[column] == group]
+            name = group if column == "institution" else f"missing: {group}"
+            alone, together = (score(values(members, kind)) for kind in ("slice", "likeliest"))
+            lines.append(f"| {name} | {len(members)} | {alone} | {together} |")
+    return "\n".join(lines)
+
+
+def steps() -> str:
+    lines = ["| step | patients | difference of mean Dice (95 % interval) | worst | |", "|---|---|---|---|---|"]
+    rows = read("patients.csv")
+    for name, before, what, outcome in STEPS:
+        change = difference(values(rows, name), values(rows, before))
+        lines.append(f"| {what} | {len(rows)} | {change} | {outcome} |")
+    return "\n".join(lines)
+
+
+def faults() -> str:
+    """Arm e beside arm a, on the patients of fold 0."""
+    lines = ["| faults of the scanner in training, e beside a | patients | difference | worst |", "|---|---|---|---|"]
+    without = read("arm_a/patients.csv")
+    known = {row["patient"] for row in without}
+    with_faults = [row for row in read("patients.csv") if row["patient"] in known]
+    for name in ("slice", "likeliest", "whole"):
+        change = difference(values(with_faults, name), values(without, name))
+        lines.append(f"| {PREDICTIONS[name]} | {len(without)} | {change} |")
+    return "\n".join(lines)
+
+
+def robustness() -> str:
+    lines = ["| fault | strength | mean Dice (95 % interval) | change |", "|---|---|---|---|"]
+    for row in read("robustness.csv"):
+        interval = f"{float(row['mean']):.3f} ({float(row['lower']):.3f} to {float(row['upper']):.3f})"
+        lines.append(f"| {row['fault']} | {row['strength']} | {interval} | {float(row['change']):+.3f} |")
+    return "\n".join(lines)
+
+
+DRAWN: dict[str, Callable[[], str]] = {
+    function.__name__: function for function in (reached, groups, steps, faults, robustness)
+}
+
+
+def with_tables(page: str) -> str:
+    """The page with every table as it comes out now."""
+    return with_blocks(page, lambda name, _: DRAWN[name]())
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(with_tables(path.read_text()))
