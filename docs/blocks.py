@@ -1,4 +1,4 @@
-"""Tables in pages, between the comment that names one, `<!-- name -->` or `<!-- name: argument -->`, and the next `end`."""
+"""Tables in pages, from a comment that names one, `<!-- name -->` or `<!-- name: argument -->`, to the next `end`."""
 
 import re
 from collections.abc import Callable
