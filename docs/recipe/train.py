@@ -1,11 +1,13 @@
 """Trains the weights that ship, or a fold of their cross-validation; may be killed at any moment and started again.
 
-    python docs/recipe/train.py --fold 0 --steps 4000 --output runs/fold0     # without the patients of fold 0
-    python docs/recipe/train.py --all --steps 12000 --output runs/all         # with all of them
+    python -m docs.recipe.train --fold 0 --steps 4000 --output runs/fold0     # without the patients of fold 0
+    python -m docs.recipe.train --all --steps 12000 --output runs/all         # with all of them
+    python -m docs.recipe.train --fold 0 --model monai/UNet --output runs/monai  # any network that `find_network` knows
 
-The folder gets `last.pt` (all that is needed to go on, written whole every 500 steps), `losses.csv`, and at the end
-`weights/`, the averaged weights as `save_pretrained` writes them. What is drawn in a step depends on the seed and the
-step's number alone, so that a run that was cut off ends with the same weights as one that was not.
+The folder gets `last.pt` (all that is needed to go on, written whole every 200 steps), `losses.csv` with seconds of the
+processor, and at the end `weights/`, the averaged weights as `save_pretrained` writes them (of networks of others the
+weights alone). What is drawn in a step depends on the seed and the step's number alone, so that a run that was cut off
+ends with the same weights as one that was not.
 """
 
 import argparse
@@ -19,14 +21,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from brainseg._whole import written_whole
+from brainseg.benchmark import find_network
 from brainseg.data import LGGSegmentation, lgg_root
 from brainseg.losses import CEDiceLoss
 from brainseg.memory import keep_freed_memory
-from brainseg.models import ModelSpec, create_model
+from brainseg.models import MaskDINO, ModelSpec, SegmentationModel
+from brainseg.models.mask_dino import targets_from_masks
 from brainseg.transforms import (
     Compose,
     CropToHead,
@@ -47,10 +52,12 @@ from brainseg.transforms import (
 )
 
 PRE, FLAIR, POST = 0, 1, 2
-WARM_UP = 300
-PEAK_RATE = 1e-3
-CHECKPOINT_EVERY = 500
+CHECKPOINT_EVERY = 200
 ROW_EVERY = 50
+CHOICES = (
+    *("all", "fold", "seed", "steps", "batch", "model", "faulty"),
+    *("rate", "warm_up", "decay", "clip", "average"),
+)
 
 # What lies beyond a crop is mostly background, which differs by slice and channel.
 AUGMENT = Compose(
@@ -79,6 +86,8 @@ FAULTS = OneOf(
     p=1.0,
 )
 NORMALIZE = HeadZScore()
+LOSS = CEDiceLoss(check_target=False)
+SIDE = 192
 
 
 class Patient(NamedTuple):
@@ -101,7 +110,7 @@ class Patient(NamedTuple):
 
 def load(root: Path, patients: Iterable[str]) -> list[Patient]:
     """All slices of the patients in memory, about 1 GB for 76 of them."""
-    crop = CropToHead(192)
+    crop = CropToHead(SIDE)
     loaded = []
     for patient in sorted(patients):
         data = LGGSegmentation(root, [patient])
@@ -143,24 +152,61 @@ def draw_batch(patients: list[Patient], count: int, faulty: float, generator: to
     return torch.stack(images).float(), torch.stack(masks).float()
 
 
-def rate_at(step: int, steps: int) -> float:
+def rate_at(step: int, steps: int, *, warm_up: int, peak: float) -> float:
     """A warm-up in a line, then half a cosine to 0."""
-    if step < WARM_UP:
-        return PEAK_RATE * (step + 1) / WARM_UP
-    return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (step - WARM_UP) / (steps - WARM_UP)))
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
-def train(arguments: argparse.Namespace) -> None:
+def loss_of(model: nn.Module, images: Tensor, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch and its parts: of the pixels, or by the criterion of a network that answers with objects."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    # A step takes 0.6 of its time where the processor multiplies bfloat16; the loss is computed in float32.
+    bfloat16 = torch.autocast("cpu", torch.bfloat16)
+    if isinstance(model, MaskDINO):
+        targets = targets_from_masks(masks)
+        with bfloat16:
+            predictions = model.forward_queries(images, targets)
+        loss, parts = model.criterion(predictions, targets)
+        return loss, {"ce": parts["loss_mask"], "dice": parts["loss_dice"]}
+    with bfloat16:
+        logits = model(images)
+    return LOSS.parts(logits, masks)
+
+
+def build(name: str) -> nn.Module:
+    """A network of a name of `find_network`, with random weights; of ours with what its weights will mean."""
+    model = find_network(name)(3, SIDE)
+    if isinstance(model, SegmentationModel):
+        model.spec = ModelSpec(class_names=("tumour",), normalization=NORMALIZE.config, shown_channel=FLAIR)
+    return model
+
+
+def read_averaged(run: Path) -> nn.Module:
+    """The network of a run with its averaged weights, to evaluate."""
+    state = torch.load(run / "last.pt", weights_only=True)
+    model = build(state["chosen"]["model"])
+    averaged = state["averaged"]
+    model.load_state_dict({key.removeprefix("module."): x for key, x in averaged.items() if key != "n_averaged"})
+    return model.eval()
+
+
+def seen(arguments: argparse.Namespace) -> list[str]:
+    """The patients that a run is trained on."""
     folds = json.loads(arguments.folds.read_text())["folds"]
     left_out = set() if arguments.all else set(folds[arguments.fold])
-    chosen = {name: getattr(arguments, name) for name in ("all", "fold", "seed", "steps", "batch", "model", "faulty")}
+    return [patient for fold in folds for patient in fold if patient not in left_out]
+
+
+def train(arguments: argparse.Namespace, patients: list[Patient] | None = None) -> None:
+    """A run to its end, with those of `seen` unless they are loaded already."""
+    chosen = {name: getattr(arguments, name) for name in CHOICES}
 
     torch.manual_seed(arguments.seed)
-    model = create_model(arguments.model).to(memory_format=torch.channels_last).train()
-    model.spec = ModelSpec(class_names=("tumour",), normalization=NORMALIZE.config, shown_channel=FLAIR)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.01, fused=True)
-    loss_function = CEDiceLoss(check_target=False)
+    model = build(arguments.model).to(memory_format=torch.channels_last).train()
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(arguments.average), use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.rate, weight_decay=arguments.decay, fused=True)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "rows": [], "chosen": chosen}
 
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -173,31 +219,34 @@ def train(arguments: argparse.Namespace) -> None:
         averaged.load_state_dict(state.pop("averaged"))
         optimizer.load_state_dict(state.pop("optimizer"))
 
-    patients = load(arguments.root, (patient for fold in folds for patient in fold if patient not in left_out))
+    if patients is None:
+        patients = load(arguments.root, seen(arguments))
     print(f"{len(patients)} patients, from step {state['step']} to {arguments.steps}", flush=True)
 
-    total, began = torch.zeros(3), time.perf_counter()
+    total, began = torch.zeros(3), time.process_time()
     for step in range(state["step"], arguments.steps):
-        generator = torch.Generator().manual_seed(arguments.seed * 10_000_000 + step)
+        of_step = arguments.seed * 10_000_000 + step
+        generator = torch.Generator().manual_seed(of_step)
+        torch.manual_seed(of_step)  # for networks that draw in training
         images, masks = AUGMENT(
             *draw_batch(patients, arguments.batch, arguments.faulty, generator), generator=generator
         )
-        optimizer.param_groups[0]["lr"] = rate_at(step, arguments.steps)
-        # A step takes 0.6 of its time where the processor multiplies bfloat16; the loss is computed in float32.
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(images.contiguous(memory_format=torch.channels_last))
-        loss, parts = loss_function.parts(logits, masks)
+        rate = rate_at(step, arguments.steps, warm_up=arguments.warm_up, peak=arguments.rate)
+        optimizer.param_groups[0]["lr"] = rate
+        loss, parts = loss_of(model, images, masks)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if arguments.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), arguments.clip)
         optimizer.step()
         averaged.update_parameters(model)
 
         total += torch.stack([loss.detach(), parts["ce"], parts["dice"]])
         if (step + 1) % ROW_EVERY == 0:
-            now = time.perf_counter()
+            now = time.process_time()
             state["seconds"], began = state["seconds"] + now - began, now
             means = [round(value, 5) for value in (total / ROW_EVERY).tolist()]
-            state["rows"].append([step + 1, round(state["seconds"], 1), optimizer.param_groups[0]["lr"], *means])
+            state["rows"].append([step + 1, round(state["seconds"], 1), rate, *means])
             total.zero_()
             print(*state["rows"][-1], flush=True)
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == arguments.steps:
@@ -210,7 +259,16 @@ def train(arguments: argparse.Namespace) -> None:
             with written_whole(checkpoint) as path:
                 torch.save(state | trained, path)
             write_rows(arguments.output / "losses.csv", state["rows"])
-    averaged.module.eval().save_pretrained(arguments.output / "weights")
+    write_weights(averaged.module.eval(), arguments.output / "weights")
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    if isinstance(model, SegmentationModel):
+        model.save_pretrained(folder)
+        return
+    folder.mkdir(exist_ok=True)
+    with written_whole(folder / "model.safetensors") as partial:
+        save_file({key: x.contiguous() for key, x in model.state_dict().items()}, partial)
 
 
 def write_rows(path: Path, rows: list[list[float]]) -> None:
@@ -218,7 +276,7 @@ def write_rows(path: Path, rows: list[list[float]]) -> None:
         csv.writer(file).writerows([["step", "seconds", "rate", "loss", "ce", "dice"], *rows])
 
 
-def main() -> None:
+def create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     part = parser.add_mutually_exclusive_group(required=True)
     part.add_argument("--fold", type=int, choices=range(5), help="number of the fold that is left out")
@@ -228,10 +286,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=8, help="slices in a step")
     parser.add_argument("--faulty", type=float, default=0.3, help="share of slices that get a fault of the scanner")
-    parser.add_argument("--model", default="unext")
+    parser.add_argument(
+        "--model", default="unext", help="as find_network takes it: unext_small, monai/UNet, module:callable"
+    )
+    parser.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate")
+    parser.add_argument("--warm-up", type=int, default=300, help="steps to it")
+    parser.add_argument("--decay", type=float, default=0.01, help="weight decay")
+    parser.add_argument("--clip", type=float, help="norm of the gradient that is not exceeded; without it any")
+    parser.add_argument("--average", type=float, default=0.999, help="share of the averaged weights that a step keeps")
     parser.add_argument("--root", type=Path, default=lgg_root(), help="folder of the patients' folders")
     parser.add_argument("--folds", type=Path, default=Path(__file__).with_name("folds.json"))
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = create_parser().parse_args()
     keep_freed_memory()  # a step takes three quarters of its time
     train(arguments)
 
