@@ -307,5 +307,8 @@ def test_the_demo_trains_evaluates_and_draws(
 ) -> None:
     call(monkeypatch, "demo", "--output", tmp_path / "demo")
     picture = tmp_path / "demo" / "run" / "evaluation" / "validation" / "cases.png"
-    assert str(picture) in capsys.readouterr().out
-    assert picture.is_file()
+    overlay = tmp_path / "demo" / "real" / "example_overlay.png"
+    printed = capsys.readouterr().out
+    for path in (picture, overlay):
+        assert str(path) in printed
+        assert path.is_file()

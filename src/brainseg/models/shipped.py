@@ -13,6 +13,9 @@ SHIPPED = Path(brainseg.__file__).parent / "weights"
 CHECKSUMS = "SHA256.json"
 LICENCE = "CC BY-NC-SA 4.0"
 
+EXAMPLE = SHIPPED / "unext" / "lgg" / "example.png"
+"""A slice to try `unext/lgg` on, 256x256, which has been trained on it; where it is from says the model card."""
+
 logger = logging.getLogger(__name__)
 
 
