@@ -15,7 +15,7 @@ MARK = ".brainseg-demo"
 
 
 def demo(folder: Path) -> None:
-    """Trains UNeXt on phantoms, evaluates it on those held back, and draws the cases; outlines a real slice by `unext/lgg`.
+    """Trains UNeXt on phantoms, evaluates it on those held back, draws the cases; `unext/lgg` outlines a real slice.
 
     Args:
         folder: of phantoms, cache, run and the real slice; an earlier demo in it is replaced.
