@@ -185,6 +185,12 @@ def test_the_input_is_that_of_the_weights_unless_one_is_named(tmp_path: Path) ->
     assert task().model.normalization == {"name": "ForegroundZScore", "arguments": {"fraction": 0.1}}
 
 
+def test_a_run_from_weights_that_see_a_part_trains_and_scores_whole_slices() -> None:
+    config = TrainConfig(model=ModelConfig(name="unext", weights="lgg"), data=DataConfig(image_size=64))
+    module = SegmentationTask(config, in_channels=3, num_classes=1)
+    assert (module.model.spec.image_size, module.model.spec.crop) == ((64, 64), None)
+
+
 def test_the_normalization_is_saved_with_the_network() -> None:
     assert task(data=DataConfig(input="course_fixed")).model.normalization == {
         "name": "Normalize",
