@@ -258,6 +258,13 @@ def test_an_image_without_a_head_is_seen_around_its_middle() -> None:
     assert (logits > -20).sum() == 32 * 32
 
 
+def test_at_another_size_the_network_sees_the_same_part() -> None:
+    model = network()
+    model.spec = ModelSpec(image_size=(64, 64), crop=(48, 32))
+    assert Predictor(model, image_size=(128, 96), device="cpu").spec.crop == (96, 48)
+    assert Predictor(model, threshold=0.3, device="cpu").spec.crop == (48, 32)
+
+
 def test_windows_see_all_of_a_large_image() -> None:
     model = network()
     model.spec = ModelSpec(image_size=(64, 64), crop=(32, 32))

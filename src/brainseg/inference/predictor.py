@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from brainseg.checks import check_choice
+from brainseg.checks import check_choice, check_counts
 from brainseg.inference.backends import Backend, create_backend
 from brainseg.inference.components import postprocess
 from brainseg.inference.foreign import check_logits, find_queries, find_spec
@@ -33,7 +33,7 @@ class Predictor:
         model: it is moved to the device; its mode is eval while it predicts, and afterwards as it was.
         spec: what the network takes and gives; None for `model.spec`. Needed for a network that is none of ours, whose
             output must be the logits (B, K, H, W) of the spec's classes.
-        image_size: in place of the spec's, if given.
+        image_size: in place of the spec's, if given; its `crop` changes with it.
         threshold: in place of the spec's, if given.
         tta: average the logits over the eight turns and flips of the image (test-time augmentation).
         windows: see images larger than the spec's `image_size` window by window and not resized, all of them even if
@@ -71,7 +71,7 @@ class Predictor:
             raise TypeError(
                 f"{type(model).__name__} does not say what its output means; give Predictor(model, spec=ModelSpec(...))"
             )
-        self.spec = _with(found, image_size=image_size, threshold=threshold)
+        self.spec = _with(found, image_size, threshold)
         has_gpu = torch.cuda.is_available() and backend != "onnxruntime"
         self.device = torch.device(device or ("cuda" if has_gpu else "cpu"))
         self.model = model.to(self.device)
@@ -92,7 +92,7 @@ class Predictor:
             return Ensemble.from_folders([found, *others], **arguments)
         model = SegmentationModel.from_pretrained(found)
         if read_config(found).spec is None and arguments.get("spec") is None:
-            model.spec = _with(model.spec, image_size=_image_size_of_run(found.parent))
+            model.spec = _with(model.spec, _image_size_of_run(found.parent), None)
         return cls(model, **arguments)
 
     @classmethod
@@ -342,8 +342,19 @@ class Ensemble(Predictor):
         raise ValueError("objects of several networks have no mean; predict instances with one of the members")
 
 
-def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
-    return replace(spec, **{name: value for name, value in changes.items() if value is not None})
+def _with(
+    spec: ModelSpec, image_size: tuple[int, int] | None, threshold: float | tuple[float, ...] | None
+) -> ModelSpec:
+    """The spec with what is given; at another size of the image its crop is the same part of it."""
+    if threshold is not None:
+        spec = replace(spec, threshold=threshold)
+    if image_size is None:
+        return spec
+    if spec.crop is None or spec.image_size is None:
+        return replace(spec, image_size=image_size)
+    (height, width), (old_height, old_width) = check_counts("image_size", image_size, 2), spec.image_size
+    crop = (round(spec.crop[0] * height / old_height), round(spec.crop[1] * width / old_width))
+    return replace(spec, image_size=image_size, crop=crop)
 
 
 def _image_size_of_run(run: Path) -> tuple[int, int] | None:
