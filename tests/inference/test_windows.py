@@ -40,5 +40,7 @@ def test_the_predictor_sees_large_images_at_their_own_scale() -> None:
     torch.testing.assert_close(predictor.logits(image), mean_over_windows(module, image, (32, 32)))
     small = torch.rand(1, 3, 20, 30)  # nothing is gained by windows
     torch.testing.assert_close(predictor.logits(small), Predictor(module, spec=spec, device="cpu").logits(small))
-    with pytest.raises(ValueError, match="windows need the image_size of the spec"):
+    with pytest.raises(
+        ValueError, match="windows are of the size that a network was trained at, and the spec of this one names none"
+    ):
         Predictor(module, spec=ModelSpec(), windows=True)

@@ -72,6 +72,13 @@ def parser() -> Parser:
     predict.add_argument(
         "--min-score", type=float, help="of instances: leave out those of a lower score (default: 0.5)"
     )
+    predict.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the images or patients: a GPU each, or the processor where there is none",
+    )
     predict.add_argument("--probabilities", action="store_true", help="write <name>_probabilities.npy too")
     predict.add_argument("--skip-existing", action="store_true", help="go on where an earlier call stopped")
     add_memory_option(predict)
@@ -104,7 +111,7 @@ def _masks(models: list[Path], images: list[Path], options: Any) -> int:
 
     if options.min_score is not None:
         raise ValueError("--min-score is of objects, with --instances; pixels have --threshold")
-    chosen = {name: options[name] for name in ("channel", "spacing", "skip_existing", "backend", *OF_MASKS)}
+    chosen = {name: options[name] for name in ("channel", "spacing", "skip_existing", "backend", "devices", *OF_MASKS)}
     if options.smooth or options.keep_largest or options.min_volume is not None:
         chosen["postprocessing"] = Postprocessing(
             smooth=options.smooth,
@@ -119,6 +126,8 @@ def _instances(models: list[Path], images: list[Path], options: Any) -> int:
 
     if len(models) > 1:
         raise ValueError(f"objects of several networks have no mean; name one of {', '.join(map(str, models))}")
+    if options.devices != 1:
+        raise ValueError("--devices shares masks alone; leave it out, or leave out --instances")
     if options.backend != "torch":
         raise ValueError(f"--backend {options.backend} computes masks alone; leave it out, or leave out --instances")
     given = [name for name in (*OF_MASKS, "smooth", "keep_largest", "min_volume") if options[name] not in (None, False)]

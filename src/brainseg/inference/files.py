@@ -3,37 +3,27 @@
 import re
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import Any, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import track
-from torch import Tensor
 
-from brainseg._whole import written_whole
-from brainseg.data import find_images, read_image, to_unit_range
+from brainseg.data import find_images
 from brainseg.data.files import stem_of, what_lies_in
 from brainseg.data.patients import natural_order
-from brainseg.inference import Ensemble, Measures, Predictor, measure, postprocess
+from brainseg.inference import Ensemble, Measures, Predictor
 from brainseg.inference.backends import Backend
 from brainseg.inference.components import voxel_volume
+from brainseg.inference.jobs import Job, Manner, Outcome, do
 from brainseg.inference.page import prediction_page
-from brainseg.inference.results import (
-    LABELS,
-    blank_overlay,
-    by_kind,
-    read_foreground,
-    result_path,
-    write_probabilities,
-)
-from brainseg.inference.volumes import find_scans, holds_volumes, predict_scan, show_scan
-from brainseg.models import ModelSpec, Postprocessing
+from brainseg.inference.processes import check_devices, do_in_processes
+from brainseg.inference.results import kinds, result_path
+from brainseg.inference.volumes import Scan, find_scans, holds_volumes, volume_path
+from brainseg.models import Postprocessing
 from brainseg.report import Pictures, check_pages, read_rows, write_page, write_rows
-from brainseg.visualization import brightened, draw_outlines
 
 
 class PredictionError(ValueError):
@@ -69,6 +59,7 @@ def predict(
     probabilities: bool = False,
     skip_existing: bool = False,
     sequences: Sequence[str] | None = None,
+    devices: int = 1,
 ) -> int:
     """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image, `volumes.csv` and `report.html`.
 
@@ -95,8 +86,11 @@ def predict(
         postprocessing: None for that of the weights.
         spacing: of slices, rows and columns in mm, for millilitres and millimetres.
         probabilities: write `<name>_probabilities.npy` too, (K, H, W) float32, before any postprocessing.
-        skip_existing: leave images alone whose overlays are there, volumes that are in the table, and keep their rows.
+        skip_existing: leave images alone whose overlays are there, and volumes whose masks are there, if the table has
+            their rows.
         sequences: of volumes, the network's channels in their order; None for those that the weights name.
+        devices: processes that share the images, or patients: a GPU each where there are some, else the processor. A
+            program of one's own that asks for several begins in `if __name__ == "__main__":`.
 
     Returns:
         the number of images and volumes.
@@ -106,8 +100,10 @@ def predict(
         PredictionError: files that are no images, may not be read, or have channels or sides that the network does not
             take, and patients one of whose slices is such a file; raised after all others are predicted.
         ValueError: two images whose results would have one name, or arguments that do not fit each other.
+        ChildProcessError: one of several processes was killed.
         OSError: results cannot be written.
     """
+    check_there(images)
     volumes = [path for path in images if holds_volumes(path)]
     images = [path for path in images if path not in volumes]
     if postprocessing is not None and not patients and images:
@@ -115,55 +111,53 @@ def predict(
     if spacing is not None:
         voxel_volume(spacing)  # refused before anything is done
     check_pages()
-    predictor = _open(model, threshold=threshold, tta=tta, windows=windows, backend=backend)
-    scans = _scans(find_places(images), by_folder=patients)
+    places = check_devices(devices, backend)
+    arguments = {"threshold": threshold, "tta": tta, "windows": windows, "backend": backend}
+    predictor = _open(model, **arguments)
     spec = predictor.spec
     named = spec.channel_names if sequences is None else sequences
+    scans = _scans(find_places(images), by_folder=patients)
     patients_of_volumes = [scan for path in volumes for scan in find_scans(path, named, predictor.in_channels)]
     _check_names([*scans, *(scan.name for scan in patients_of_volumes)])
-    table = _Table(output / TABLE, keep=skip_existing)
-    reasons, hidden, done = [], list[str](), 0
-    shown_channel = spec.shown_channel if channel is None else channel
-    stretch = 1.0 if spacing is None else spacing[1] / spacing[2]
-    with Pictures() as pictures:
-        for name, slices in track(scans.items(), "Predicting", transient=True, disable=len(scans) < 2):
-            if skip_existing and all(result_path(output / target, "overlay").is_file() for target in slices):
-                hidden += _show(pictures, name, slices, output, spec, shown_channel, stretch)
-                done += len(slices)
-                continue
-            tensors, likely, problems = _predict(slices.values(), predictor)
-            reasons += problems
-            if problems:
-                continue
-            steps = postprocessing if patients else Postprocessing()
-            masks = postprocess(torch.stack(likely), spec, steps=steps, spacing=spacing)
-            for target, image, mask, each in zip(slices, tensors, masks, likely, strict=True):
-                place = output / target
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if probabilities:
-                    write_probabilities(each, place)
-                shown = brightened(image, shown_channel)
-                _write(place, shown, mask, spec)
-                found = mask[spec.foreground.start :].numpy()
-                pictures.add(name, _label(target, name), shown, found, stretch=stretch)
-            table.replace(name, measure(masks, spec, patient=name, spacing=spacing))
-            done += len(slices)
-        for scan in track(patients_of_volumes, "Predicting", transient=True, disable=len(patients_of_volumes) < 2):
-            if skip_existing and table.holds(scan.name):
-                try:
-                    show_scan(pictures, scan, output, spec, shown_channel)
-                except (OSError, ValueError) as error:
-                    hidden.append(str(error))
-            else:
-                output.mkdir(parents=True, exist_ok=True)
-                chosen: dict[str, Any] = {"postprocessing": postprocessing, "probabilities": probabilities}
-                try:
-                    rows = predict_scan(predictor, scan, output, pictures=pictures, channel=shown_channel, **chosen)
-                    table.replace(scan.name, rows)
-                except (ValueError, MemoryError, RuntimeError) as error:
-                    reasons.append(f"{scan.images[0].parent}: {error}")
-                    continue
-            done += 1
+    manner = Manner(
+        output=output,
+        spec=spec,
+        channel=spec.shown_channel if channel is None else channel,
+        of_images=postprocessing if patients else Postprocessing(),
+        of_volumes=postprocessing,
+        spacing=None if spacing is None else tuple(spacing),
+        probabilities=probabilities,
+    )
+    work: list[tuple[str, Scan | Mapping[Path, Path]]] = [*scans.items()]
+    work += [(scan.name, scan) for scan in patients_of_volumes]
+    outcomes: dict[int, Outcome] = {}
+    with _Table(output / TABLE, keep=skip_existing) as table, Pictures() as pictures:
+        jobs = [
+            Job(
+                name,
+                files,
+                done=skip_existing and table.holds(name) and all(map(Path.is_file, _results(files, manner))),
+            )
+            for name, files in work
+        ]
+        if len(places) == 1 or len(jobs) < 2:
+            ended: Iterator[tuple[int, Outcome]] = (
+                (number, do(job, predictor, manner, pictures)) for number, job in enumerate(jobs)
+            )
+        else:
+            places = places[: len(jobs)]
+            ended = do_in_processes(jobs, places, partial(_open, model, **arguments), manner, pictures)
+        total = len(jobs)
+        for number, outcome in track(ended, "Predicting", total=total, transient=True, disable=total < 2):
+            outcomes[number] = outcome._replace(rows=[])
+            if outcome.rows:
+                table.replace(jobs[number].name, outcome.rows)
+        table.write()
+        reasons, hidden = (
+            [text for _, outcome in sorted(outcomes.items()) for text in getattr(outcome, part)]
+            for part in ("reasons", "hidden")
+        )
+        done = sum(outcome.predicted for outcome in outcomes.values())
         if measures := table.measures():
             case = "patient" if patients or patients_of_volumes else "image"
             names = [spec.class_names[k] for k in spec.foreground]
@@ -175,8 +169,17 @@ def predict(
     return done
 
 
+def check_there(images: Sequence[Path]) -> None:
+    """FileNotFoundError that names all that are not there, before the first is predicted."""
+    if missing := [str(path) for path in images if not path.exists()]:
+        raise FileNotFoundError(f"there is no file or folder {', '.join(missing)}; nothing was predicted")
+
+
 class _Table:
-    """The rows of volumes.csv, written anew whenever a patient is done; a patient's row is written last of all."""
+    """The rows of volumes.csv, written anew as patients are done; a patient's row is written last of all.
+
+    Written once a second at most, since each time takes as long as all rows before, and when the block is left.
+    """
 
     def __init__(self, path: Path, *, keep: bool) -> None:
         self.path = path
@@ -185,6 +188,14 @@ class _Table:
             for row in read_rows(path):
                 self.rows.setdefault(row["patient"], []).append(_measures(row, path))
         self.patients = sorted(self.rows, key=natural_order)
+        self._written = True
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.write()
 
     def holds(self, patient: str) -> bool:
         return patient in self.rows
@@ -193,7 +204,15 @@ class _Table:
         if patient not in self.rows:
             insort(self.patients, patient, key=natural_order)
         self.rows[patient] = list(rows)
-        write_rows([row._asdict() for row in self.measures()], self.path)
+        self._written = False
+        if monotonic() >= self._next:
+            self.write()
+            self._next = monotonic() + 1
+
+    def write(self) -> None:
+        if not self._written:
+            write_rows([row._asdict() for row in self.measures()], self.path)
+            self._written = True
 
     def measures(self) -> list[Measures]:
         """All rows, in the order of the table."""
@@ -214,18 +233,6 @@ def _check_names(names: Sequence[str]) -> None:
         raise ValueError(f"two of the inputs are called {twice[0]} and would share their results; predict them apart")
 
 
-def _write(place: Path, shown: NDArray[np.float32], mask: Tensor, spec: ModelSpec) -> None:
-    """The masks of an image, and last, since it says that all others are there, the overlay."""
-    for kind, values in by_kind(mask, spec).items():
-        pixels = values if kind == LABELS else 255 * values
-        with written_whole(result_path(place, kind)) as file:
-            Image.fromarray(pixels).save(file)
-    with written_whole(result_path(place, "overlay")) as file:
-        figure, axes = blank_overlay(mask.shape[-2], mask.shape[-1])
-        draw_outlines(axes, shown, prediction=mask[spec.foreground.start :].numpy())
-        figure.savefig(file)
-
-
 def _open(model: Path | Sequence[Path], **arguments: Any) -> Predictor:
     if isinstance(model, str | Path):
         return Predictor.from_pretrained(model, **arguments)
@@ -234,54 +241,11 @@ def _open(model: Path | Sequence[Path], **arguments: Any) -> Predictor:
     return Ensemble.from_folders(model, **arguments)
 
 
-def _predict(paths: Iterable[Path], predictor: Predictor) -> tuple[list[Tensor], list[Tensor], list[str]]:
-    """Images (C, H, W) and probabilities (K, H, W) of a scan, and what is wrong with those that cannot be predicted."""
-    images: list[Tensor] = []
-    likely: list[Tensor] = []
-    reasons: list[str] = []
-    for path in paths:
-        try:
-            image = to_unit_range(read_image(path))
-            if images and image.shape != images[0].shape:
-                raise ValueError(
-                    f"its shape {tuple(image.shape)} is not that of the slices before it, {tuple(images[0].shape)}; "
-                    "those of a patient have one, predict others without patients"
-                )
-            likely.append(predictor.probabilities(image))
-            images.append(image)
-        except (OSError, ValueError, MemoryError, RuntimeError) as error:  # torch's word for memory is the last
-            reasons.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-    return images, likely, reasons
-
-
-def _label(target: Path, name: str) -> str:
-    """What a slice is called beside its patient, whose name it often repeats."""
-    return target.name.removeprefix(f"{Path(name).name}_")
-
-
-def _show(
-    pictures: Pictures,
-    name: str,
-    slices: Mapping[Path, Path],
-    output: Path,
-    spec: ModelSpec,
-    channel: int | None,
-    stretch: float,
-) -> list[str]:
-    """Adds slices and the masks that an earlier call wrote of them; returns why some cannot be shown."""
-    problems = []
-    for target, path in slices.items():
-
-        def read(kind: str, place: Path = output / target) -> NDArray[Any]:
-            pixels: NDArray[Any] = read_image(result_path(place, kind))[0]
-            return pixels
-
-        try:
-            shown = brightened(to_unit_range(read_image(path)), channel)
-            pictures.add(name, _label(target, name), shown, read_foreground(read, spec), stretch=stretch)
-        except (OSError, ValueError) as error:
-            problems.append(f"{path}: {error}")
-    return problems
+def _results(files: Scan | Mapping[Path, Path], manner: Manner) -> list[Path]:
+    """What is written last of a job."""
+    if isinstance(files, Scan):
+        return [volume_path(manner.output, files, kind) for kind in kinds(manner.spec)]
+    return [result_path(manner.output / target, "overlay") for target in files]
 
 
 def _scans(found: Mapping[Path, Path], *, by_folder: bool) -> dict[str, dict[Path, Path]]:
@@ -303,10 +267,8 @@ def find_places(images: Sequence[Path]) -> dict[Path, Path]:
                 raise FileNotFoundError(
                     f"{given} holds no images: {what_lies_in(given)} (files called *_mask and *_overlay are left out)"
                 )
-        elif given.is_file():
-            paths = [given]
         else:
-            raise FileNotFoundError(f"there is no file or folder {given}")
+            paths = [given]
         for path in paths:
             target = (path.relative_to(given) if given.is_dir() else Path(path.name)).with_name(stem_of(path))
             if target in found and found[target] != path:

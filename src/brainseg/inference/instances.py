@@ -14,7 +14,7 @@ from brainseg._whole import written_whole
 from brainseg.checks import check_between
 from brainseg.data import read_image, to_unit_range
 from brainseg.inference.components import voxel_volume
-from brainseg.inference.files import PredictionError, find_places
+from brainseg.inference.files import PredictionError, check_there, find_places
 from brainseg.inference.foreign import find_queries
 from brainseg.inference.predictor import Predictor
 from brainseg.inference.results import blank_overlay, result_path
@@ -60,6 +60,7 @@ def predict_instances(
             are none.
         OSError: results cannot be written.
     """
+    check_there(images)
     if volumes := [path for path in images if holds_volumes(path)]:
         raise ValueError(f"{volumes[0]} is a volume, and instances are those of image files; predict it without them")
     check_between("min_score", min_score, 0, 1)

@@ -76,7 +76,10 @@ class Predictor:
         self.device = torch.device(device or ("cuda" if has_gpu else "cpu"))
         self.model = model.to(self.device)
         if windows and self.spec.image_size is None:
-            raise ValueError("windows need the image_size of the spec; give image_size=(height, width)")
+            raise ValueError(
+                "windows are of the size that a network was trained at, and the spec of this one names none; leave "
+                "windows out (or name one in Python: image_size=(height, width))"
+            )
         self.tta, self.windows = tta, windows
         self.normalize = None if self.spec.normalization is None else create_transform(self.spec.normalization)
         self._forward = create_backend(backend, self.model, self.spec)

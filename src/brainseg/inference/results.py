@@ -24,7 +24,7 @@ def by_kind(masks: Tensor, spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
     if spec.task == "multiclass":
         return {LABELS: masks.byte().argmax(-3).byte().numpy()}
     each = masks.byte().numpy()
-    return {name: each[..., k, :, :] for k, name in enumerate(_kinds(spec))}
+    return {name: each[..., k, :, :] for k, name in enumerate(kinds(spec))}
 
 
 def read_foreground(read: Callable[[str], NDArray[Any]], spec: ModelSpec) -> NDArray[np.bool_]:
@@ -37,10 +37,13 @@ def read_foreground(read: Callable[[str], NDArray[Any]], spec: ModelSpec) -> NDA
     if spec.task == "multiclass":
         labels = read(LABELS)
         return np.stack([labels == k for k in spec.foreground], axis=-3)
-    return np.stack([read(kind) > 0 for kind in _kinds(spec)], axis=-3)
+    return np.stack([read(kind) > 0 for kind in kinds(spec)], axis=-3)
 
 
-def _kinds(spec: ModelSpec) -> list[str]:
+def kinds(spec: ModelSpec) -> list[str]:
+    """What is written of each image or volume, by the end of its name."""
+    if spec.task == "multiclass":
+        return [LABELS]
     return ["mask"] if spec.num_classes == 1 else [f"mask_{k}" for k in range(spec.num_classes)]
 
 

@@ -137,8 +137,8 @@ def predict_scan(
         ValueError: volumes that cannot be read, or of different grids.
         OSError: results cannot be written.
     """
-    grid, axis, spec = common_grid(scan.images), predictor.spec.axis, predictor.spec
-    slices = _read(scan, grid, axis)
+    spec, axis = predictor.spec, predictor.spec.axis
+    grid, slices = _read(scan, axis)
     parts = np.array_split(slices, -(-len(slices) // AT_ONCE))
     likely = torch.cat([predictor.probabilities(to_unit_range(few)) for few in parts])
     spacing = grid.spacing(axis)
@@ -146,10 +146,15 @@ def predict_scan(
     if probabilities:
         write_probabilities(likely, output / scan.name)
     for kind, volume in by_kind(masks, spec).items():
-        _write(grid.from_slices(volume, axis), grid, scan.images[0], output / f"{scan.name}_{kind}.nii.gz")
+        _write(grid.from_slices(volume, axis), grid, scan.images[0], volume_path(output, scan, kind))
     if pictures is not None:
         _show(pictures, scan.name, slices, masks[:, spec.foreground.start :].numpy(), channel, spacing)
     return measure(masks, spec, patient=scan.name, spacing=spacing)
+
+
+def volume_path(output: Path, scan: Scan, kind: str) -> Path:
+    """What is written of a patient: `<case>_<kind>.nii.gz`."""
+    return output / f"{scan.name}_{kind}.nii.gz"
 
 
 def show_scan(pictures: Pictures, scan: Scan, output: Path, spec: ModelSpec, channel: int | None) -> None:
@@ -159,18 +164,23 @@ def show_scan(pictures: Pictures, scan: Scan, output: Path, spec: ModelSpec, cha
         FileNotFoundError: a mask is not there.
         ValueError: volumes that cannot be read.
     """
-    grid, axis = common_grid(scan.images), spec.axis
+    axis = spec.axis
+    grid, slices = _read(scan, axis)
 
     def read(kind: str) -> NDArray[Any]:
-        return grid.to_slices(read_voxels(output / f"{scan.name}_{kind}.nii.gz"), axis)
+        return grid.to_slices(read_voxels(volume_path(output, scan, kind)), axis)
 
     masks = read_foreground(read, spec)
-    _show(pictures, scan.name, _read(scan, grid, axis), masks, channel, grid.spacing(axis))
+    _show(pictures, scan.name, slices, masks, channel, grid.spacing(axis))
 
 
-def _read(scan: Scan, grid: Grid, axis: Axis) -> NDArray[np.uint16]:
-    """Slices (S, C, H, W)."""
-    return np.stack([grid.to_slices(in_16_bits(read_voxels(path)), axis) for path in scan.images], axis=1)
+def _read(scan: Scan, axis: Axis) -> tuple[Grid, NDArray[np.uint16]]:
+    """The grid, and slices (S, C, H, W)."""
+    try:
+        grid = common_grid(scan.images)
+        return grid, np.stack([grid.to_slices(in_16_bits(read_voxels(path)), axis) for path in scan.images], axis=1)
+    except OSError as error:  # which is of results, wherever else it is raised
+        raise ValueError(str(error)) from error
 
 
 def _show(

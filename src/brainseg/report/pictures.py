@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import NamedTuple, Self
@@ -38,6 +38,10 @@ class Slice(NamedTuple):
     true: int | None
     found: int
     stretch: float
+
+
+Kept = tuple[str, Slice, bytes]
+"""Patient, slice, and the line of the file."""
 
 
 class Pictures:
@@ -93,18 +97,32 @@ class Pictures:
         record = {"label": str(label), "box": box, "picture": _encoded(cut), "outlines": outlines}
         # As in a page: a name cannot end the element that holds it.
         line = json.dumps(record, separators=(",", ":")).replace("<", "\\u003c").encode("ascii")
-        self._file.seek(self._end)
-        self._file.write(line)
         true = None if target is None else int(target.any(0).sum())
-        kept = Slice(str(label), self._end, len(line), box, true, int(prediction.any(0).sum()), stretch)
-        self.slices.setdefault(patient, []).append(kept)
-        self._end += len(line)
+        self._keep(patient, Slice(str(label), 0, len(line), box, true, int(prediction.any(0).sum()), stretch), line)
+
+    def contents(self) -> list[Kept]:
+        """All slices, for the pictures of another process."""
+        return [(patient, each, self._read(each)) for patient, slices in self.slices.items() for each in slices]
+
+    def extend(self, contents: Sequence[Kept]) -> None:
+        """Keeps the slices of other pictures, as their `contents` gives them."""
+        for patient, each, line in contents:
+            self._keep(patient, each, line)
 
     def records(self, patient: str) -> Iterator[str]:
         """Label, box, picture and outlines of each slice of a patient, as JSON that may stand in a page."""
         for each in self.slices[patient]:
-            self._file.seek(each.start)
-            yield self._file.read(each.length).decode("ascii")
+            yield self._read(each).decode("ascii")
+
+    def _keep(self, patient: str, each: Slice, line: bytes) -> None:
+        self._file.seek(self._end)
+        self._file.write(line)
+        self.slices.setdefault(patient, []).append(each._replace(start=self._end))
+        self._end += len(line)
+
+    def _read(self, each: Slice) -> bytes:
+        self._file.seek(each.start)
+        return self._file.read(each.length)
 
 
 def _box(image: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[int, int, int, int]:
