@@ -10,6 +10,7 @@ brainseg.transforms, clipped to [0, 1] as a file would be.
 import argparse
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -18,8 +19,10 @@ from typing import NamedTuple
 import matplotlib as mpl
 import torch
 from matplotlib import pyplot as plt
-from ship import SPEC
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from docs.recipe.ship import SPEC
 
 from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, lgg_root

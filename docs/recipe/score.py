@@ -15,6 +15,7 @@ itself, all of which the network sees.
 import argparse
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
@@ -22,8 +23,10 @@ from statistics import fmean, median
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ship import SPEC
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from docs.recipe.ship import SPEC
 
 from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, institution, lgg_root
