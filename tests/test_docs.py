@@ -125,7 +125,7 @@ def test_other_libraries_answer_as_the_page_says(table: str) -> None:
 
 def test_the_sentence_for_a_paper_says_what_the_runs_scored() -> None:
     page = " ".join((DOCS / "metrics" / "reporting.md").read_text().replace("\n> ", " ").split())
-    first, second = (read_cases(DOCS / "runs" / run / "patients.csv")["dice"] for run in ("default", "course_fixed"))
+    first, second = (read_cases(DOCS / "runs" / run / "patients.csv")["dice"] for run in ("default", "course-fixed"))
     low, high = confidence_interval(first)
     difference = compare(first, second)
     values = [case.value for case in first]

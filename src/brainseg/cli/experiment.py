@@ -32,7 +32,10 @@ def run(options: Any) -> None:
     """Runs it."""
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
-            say(f"{name:18} {experiment.title}")
+            published = (
+                f", as published with IoU / Dice {experiment.reported}" if experiment.split_by == "slice" else ""
+            )
+            say(f"{name:18} {experiment.setting}, split by {experiment.split_by}{published}")
         return
     folder = options.run or Path("runs") / options.name
     run_experiment(options.name, folder, root=options.data, split=options.split).show()
