@@ -1,6 +1,7 @@
 """The package as a whole: what importing costs, which names are public, and that a wheel of it works."""
 
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -10,6 +11,8 @@ from typing import Any
 
 import grimp
 import pytest
+
+import brainseg
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("models", "losses", "transforms", "inference", "data", "visualization", "benchmark")
@@ -77,6 +80,14 @@ def test_no_two_files_import_each_other() -> None:
     graph = grimp.build_graph("brainseg", cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert [(a, b) for a, imported in imports.items() for b in imported if a in imports[b]] == []
+
+
+def test_the_version_is_the_same_wherever_it_is_told() -> None:
+    cited = (ROOT / "CITATION.cff").read_text().partition("\nversion: ")[2].split()
+    heading = re.search(r"^## (\d+\.\d+\.\d+) - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heading is not None
+    assert cited[:3] == [brainseg.__version__, "date-released:", heading[2]]
+    assert heading[1] == brainseg.__version__
 
 
 @pytest.mark.network

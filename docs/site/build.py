@@ -26,7 +26,7 @@ SECTIONS = {
     "Networks": ["docs/models/which.md", "docs/models/*.md", "docs/your_network.md", "src/**/README.md"],
     "Losses, metrics, transforms": ["docs/losses.md", "docs/metrics/*.md", "docs/transforms.md"],
     "Results": ["docs/results.md", "docs/recipe.md", "docs/speed.md", "docs/**/*.md", "benchmarks/**/*.md"],
-    "Changes": ["CHANGELOG.md"],
+    "Changes": ["docs/upgrading.md", "CHANGELOG.md"],
 }
 MODULES = json.loads((ROOT / "tests" / "public_names.json").read_text())
 

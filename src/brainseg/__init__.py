@@ -1,3 +1,3 @@
 """Segmentation of tumours on brain MRI slices in PyTorch."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

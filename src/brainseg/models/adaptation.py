@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class Network(Protocol):
 
     config: dict[str, Any]
     normalization: dict[str, Any] | None
+    former_modules: ClassVar[Mapping[str, str]]
     stems: tuple[str, ...]
 
     @property
@@ -58,7 +59,7 @@ def load_adapted(
 
     Args:
         model: the network; it stays as it was if anything is wrong.
-        given: the weights, in the network's own keys.
+        given: the weights, in the network's own keys, of this version or an earlier one.
         path: where they come from, for errors.
         config: of the folder that they come from, whose spec the network takes over.
 
@@ -70,6 +71,7 @@ def load_adapted(
     """
     if config:
         _check_same_network(model, config, path)
+    given = {_key_of_today(model, key): value for key, value in given.items()}
     own = model.state_dict()
     state_dict, adapted = _adapt(model, own, given)
     if differences(own, state_dict):
@@ -90,6 +92,13 @@ def load_adapted(
     if adapted:
         logger.warning("%s: %s", path, "; ".join(adapted))
     return adapted
+
+
+def _key_of_today(model: Network, key: str) -> str:
+    for former, now in model.former_modules.items():
+        if key.startswith(f"{former}."):
+            return f"{now}{key.removeprefix(former)}"
+    return key
 
 
 def _check_same_network(model: Network, config: Configuration, path: Path) -> None:

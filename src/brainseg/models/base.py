@@ -1,7 +1,7 @@
 """What every network promises: from the image to logits of its size, with taps, checkpointing and files."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,8 @@ class SegmentationModel(nn.Module):
     """As for `torch.nn.functional.pad`."""
     class_modules: ClassVar[tuple[str, ...]] = ("head", "auxiliary_heads")
     """Where weights have a row for each class, by the names of the modules."""
+    former_modules: ClassVar[Mapping[str, str]] = {}
+    """What modules are called in files of earlier versions, and what they are called now, in full."""
     stems: tuple[str, ...]
     """The convolutions that read the image, by their names in the network."""
     decoder_stride: int = 1

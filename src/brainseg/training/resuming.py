@@ -59,7 +59,7 @@ def resume(
     if checkpoint is not None and not _goes_on(config, checkpoint, folder, replan=replan):
         return
     trainer = create_trainer(config, folder, callbacks=callbacks, logger=logger)
-    spec = ModelSpec.from_json(checkpoint["spec"]) if checkpoint and "spec" in checkpoint else None
+    spec = ModelSpec.from_json(checkpoint["spec"]) if checkpoint else None
     task, data = prepare(config, read_parts(folder / "split.json"), trainer, spec)
     if trainer.is_global_zero and task.run != written:
         write_config(task.run, folder / "config.yaml")
@@ -89,6 +89,11 @@ def _goes_on(config: TrainConfig, checkpoint: dict[str, Any], folder: Path, *, r
         raise ValueError(
             f"{folder / 'config.yaml'} differs from what the run began with in {', '.join(changed)}; put it back, "
             "or start another run with model.weights"
+        )
+    if "spec" not in checkpoint:
+        raise ValueError(
+            f"{folder} is a run of brainseg 0.1, whose optimiser and schedule are not those of today; start another "
+            f"run from its best weights with model.weights={folder}"
         )
     state = next(state for state in checkpoint["callbacks"].values() if "rows" in state)
     done, planned = len(state["rows"]), began["epochs"]

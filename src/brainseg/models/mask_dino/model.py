@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ class MaskDINO(SegmentationModel):
 
     stride = 32
     minimum_side = 64
+    former_modules: ClassVar[Mapping[str, str]] = {"query_head.decoder.bbox_embed": "query_head.decoder.box_embed"}
     padding_mode = "constant"
     class_modules = ("query_head.class_embed", "query_head.denoising.label_enc")
 
