@@ -3,8 +3,8 @@
     brainseg experiment course-1 --run runs/course-1
     python docs/results.py runs/course-1
 
-Of each run docs/runs keeps what says how it went: configuration, split, tables, a picture, and of each validation slice
-the two parts of its loss. Without arguments the page is written again from these.
+Of each run docs/runs keeps what says how it went: configuration, split, tables, and of each validation slice the two
+parts of its loss. Without arguments the page is written again from these.
 """
 
 import json
@@ -35,7 +35,8 @@ from brainseg.training.experiments import EXPERIMENTS
 
 HERE = Path(__file__).parent
 RUNS = HERE / "runs"
-TABLES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png")
+TABLES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json")
+PICTURED = ("course-1-patients", "default")
 BATCHES = {"1": 1, "8": 8, "16": 16, "99": 99, "all": 10_000}
 SMOOTH = 1e-5
 RESAMPLES = 10_000
@@ -238,11 +239,11 @@ def published() -> dict[str, float]:
 
 
 def keep(run: Path) -> None:
-    """Evaluates a run and copies its tables and picture to docs/runs."""
+    """Evaluates a run and copies its tables, and pictures that the page shows, to docs/runs."""
     evaluation = evaluate(run)
     folder = RUNS / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
+    for name in (*TABLES, "cases.png") if run.name in PICTURED else TABLES:
         shutil.copy(evaluation.folder / name, folder / name)
     for name in ("metrics.csv", "split.json"):
         shutil.copy(run / name, folder / name)
@@ -277,6 +278,7 @@ def page() -> str:
         batch_sizes=list(BATCHES),
         between=between,
         paired=paired,
+        pictured=PICTURED,
     )
 
 
