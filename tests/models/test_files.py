@@ -90,12 +90,30 @@ def test_a_malicious_file_runs_nothing(
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_width_are_taken_as_they_are_and_counts_with_them(
+    model: UNeXt, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    narrow = {key: value.to(dtype) for key, value in model.state_dict().items()}
+    torch.save(narrow, tmp_path / "narrow.pth")
+    other = UNeXt(**model.config)
+    load_weights(other, tmp_path / "narrow.pth")
+    for key, value in other.state_dict().items():
+        assert value.dtype == model.state_dict()[key].dtype
+        assert torch.equal(value.to(dtype), narrow[key])
+    narrow["stages.0.norm.num_batches_tracked"].fill_(0.5)
+    torch.save(narrow, tmp_path / "narrow.pth")
+    with pytest.raises(ValueError, match=r"num_batches_tracked holds torch.* expected torch.int64"):
+        load_weights(other, tmp_path / "narrow.pth")
+
+
 def test_foreign_files_are_refused(model: UNeXt, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("no weights at all")
     with pytest.raises(ValueError, match="no safetensors file"):
         load_weights(model, tmp_path / "model.safetensors")
     torch.save({"epoch": 3, "weights": model.state_dict()}, tmp_path / "checkpoint.pth")
-    with pytest.raises(ValueError, match="holds no plain state dict"):
+    named = r"no plain state dict but 'epoch', 'weights', of which torch.load\(...\)\['weights'\] may be meant; save"
+    with pytest.raises(ValueError, match=named):
         load_weights(model, tmp_path / "checkpoint.pth")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"does not fit this UNeXt: \d+ missing \(.*, \.\.\.\), 1 unknown \(weight\)"):

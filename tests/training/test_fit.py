@@ -231,6 +231,18 @@ def test_a_run_that_diverges_ends_in_that_epoch_and_goes_on_from_the_one_before(
     assert_same_run(run, straight)
 
 
+def test_a_run_that_diverges_in_its_first_epoch_leaves_nothing_to_go_on_with(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(task: SegmentationTask) -> None:
+        task.model.head.bias.data.fill_(torch.nan)
+
+    monkeypatch.setattr(SegmentationTask, "on_train_epoch_start", in_epoch(1, diverge))
+    with pytest.raises(FloatingPointError, match=r"epoch 1: .* there is nothing to go on from"):
+        train(config, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
 @pytest.mark.parametrize("what", ["precision", "weights"])
 def test_what_diverges_at_once_is_told_before_anything_is_written(
     config: TrainConfig, tmp_path: Path, what: str
@@ -273,6 +285,10 @@ def test_early_stopping_waits_for_so_many_epochs_and_a_score_of_0_is_said(
     assert (tmp_path / "run" / "metrics.csv").read_text() == before
     with pytest.raises(ValueError, match="was ended by patience=2 in epoch 3"):
         resume(tmp_path / "run", epochs=20)
+    shutil.copytree(str(config.data.root), tmp_path / "moved")
+    resume(tmp_path / "run", places={"data.root": str(tmp_path / "moved")})
+    assert read_config(tmp_path / "run" / "config.yaml").data.root == str(tmp_path / "moved")
+    assert (tmp_path / "run" / "metrics.csv").read_text() == before
 
 
 def test_resuming_a_finished_run_changes_nothing(straight: Path) -> None:

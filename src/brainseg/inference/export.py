@@ -1,6 +1,5 @@
 """A network as one file that runs without our code: a program for PyTorch, or an ONNX model for all else."""
 
-import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from brainseg.checks import check_choice
-from brainseg.inference.foreign import check_logits, find_queries, find_spec
+from brainseg.inference.foreign import check_logits, find_queries, find_spec, frozen_copy
 from brainseg.inference.part import check_whole, logits_of_part
 from brainseg.models import ModelSpec, SegmentationModel
 from brainseg.models.files import CONFIG, config_text
@@ -124,9 +123,7 @@ class _FromRaw(nn.Module):
 
 
 def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None, outputs: Outputs) -> ExportedProgram:
-    network = copy.deepcopy(model).eval()
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
+    network = frozen_copy(model)
     if isinstance(network, SegmentationModel):
         network.set_grad_checkpointing(False)
         in_channels = network.config["in_channels"]

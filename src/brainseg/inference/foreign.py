@@ -1,11 +1,16 @@
 """Networks of others: what has to be said of them, and what they have to answer."""
 
 from collections.abc import Callable
-from typing import Any
+from copy import deepcopy
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from brainseg.models import ModelSpec, QueryPredictions, SegmentationModel
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def find_spec(model: nn.Module, spec: ModelSpec | None) -> ModelSpec | None:
@@ -43,6 +48,27 @@ def check_logits(logits: Any, images: Tensor, model: nn.Module) -> Tensor:
             f"{tuple(images.shape[2:])}; put a module around it that resizes them"
         )
     return logits
+
+
+def copy_of(model: Module) -> Module:
+    """A deep copy; of modules too that compute weights in each call, as torch.nn.utils.weight_norm makes them.
+
+    PyTorch refuses to copy what was computed.
+    """
+    own = (value for module in model.modules() for value in vars(module).values())
+    computed = [value for value in own if isinstance(value, Tensor) and not value.is_leaf]
+    return deepcopy(model, {id(value): value.detach().clone() for value in computed})
+
+
+def frozen_copy(model: Module) -> Module:
+    """A copy in eval mode without gradients, in which what old norms compute in each call are weights like others."""
+    frozen = copy_of(model).eval().requires_grad_(False)
+    for module in frozen.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, WeightNorm | SpectralNorm):
+                hook.remove(module)
+                del module._forward_pre_hooks[key]
+    return frozen.requires_grad_(False)
 
 
 def find_queries(model: nn.Module) -> Callable[[Tensor], QueryPredictions]:

@@ -1,6 +1,5 @@
 """A faster copy of a network for inference."""
 
-import copy
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from brainseg.inference.compiled import compile_network
+from brainseg.inference.foreign import frozen_copy
 from brainseg.inference.packed import PackedConv2d, can_pack
 from brainseg.inference.winograd import WinogradConv2d, can_use_winograd
 from brainseg.models import SegmentationModel
@@ -48,7 +48,7 @@ def optimize(model: Model, *, compile: bool = False) -> Model:  # noqa: A002
         raise TypeError(
             f"compile=True takes our networks, got {type(model).__name__}; use torch.compile(optimize(model))"
         )
-    optimized = copy.deepcopy(model).eval().requires_grad_(False)
+    optimized = frozen_copy(model)
     chains = [(module, chain) for module in optimized.modules() for chain in getattr(module, "conv_chains", ())]
     for module, (conv, *after) in chains:
         if isinstance(getattr(module, after[0]), nn.BatchNorm2d):  # an optimized network has none left

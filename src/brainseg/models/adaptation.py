@@ -82,7 +82,7 @@ def load_adapted(
     for key, value in given.items():
         if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_complex():
             raise ValueError(f"{path}: {key} is no plain tensor ({value.layout}, {value.dtype}); save dense real ones")
-        if key in own and value.is_floating_point() != own[key].is_floating_point():
+        if key in own and value.is_floating_point() != own[key].is_floating_point() and not _is_count(value):
             raise ValueError(f"{path}: {key} holds {value.dtype}, expected {own[key].dtype}")
     model.load_state_dict(state_dict)
     if config and config.spec:
@@ -99,6 +99,11 @@ def _key_of_today(model: Network, key: str) -> str:
         if key.startswith(f"{former}."):
             return f"{now}{key.removeprefix(former)}"
     return key
+
+
+def _is_count(value: Tensor) -> bool:
+    """Whether these are whole numbers, as counts of batches are that were halved or widened with all else."""
+    return value.is_floating_point() and bool((value.isfinite() & (value == value.round())).all())
 
 
 def _check_same_network(model: Network, config: Configuration, path: Path) -> None:

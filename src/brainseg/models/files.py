@@ -214,7 +214,16 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
             if _is_state_dict(content.get(name)):
                 spec = _spec_of(content)
                 return _outcome(content[name]) if spec else dict(content[name]), spec
-    raise ValueError(f"{path} holds no plain state dict; save its state_dict() alone, or load the part that is one")
+    raise ValueError(f"{path} holds no plain state dict{_parts(content)}; save its state_dict() alone")
+
+
+def _parts(content: Any) -> str:
+    """What a file holds in place of weights, and which parts of it may be some."""
+    if not isinstance(content, Mapping) or not content:
+        return f" but a {type(content).__name__}" if not isinstance(content, Mapping) else " but nothing"
+    words = ", ".join(map(repr, list(content)[:8])) + (", ..." if len(content) > 8 else "")
+    found = [f"torch.load(...)[{name!r}]" for name, part in content.items() if part and _is_state_dict(part)]
+    return f" but {words}" + (f", of which {' and '.join(found)} may be meant" if found else "")
 
 
 def _outcome(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

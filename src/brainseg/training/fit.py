@@ -61,7 +61,13 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         write_split(split, folder / "split.json")
         write_config(task.run, folder / "config.yaml")
-    fit(trainer, task, data, folder)
+    try:
+        fit(trainer, task, data, folder)
+    except FloatingPointError:
+        if trainer.is_global_zero and not (folder / "last.ckpt").exists():  # nothing to go on from, or to evaluate
+            for name in ("split.json", "config.yaml"):
+                (folder / name).unlink()
+        raise
 
 
 def prepare(

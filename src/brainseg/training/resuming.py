@@ -56,13 +56,14 @@ def resume(
         config = replace(config, epochs=epochs)
     path = folder / "last.ckpt"
     checkpoint = _read_checkpoint(path) if path.is_file() else None
-    if checkpoint is not None and not _goes_on(config, checkpoint, folder, replan=replan):
-        return
+    goes_on = checkpoint is None or _goes_on(config, checkpoint, folder, replan=replan)
     trainer = create_trainer(config, folder, callbacks=callbacks, logger=logger)
     spec = ModelSpec.from_json(checkpoint["spec"]) if checkpoint else None
     task, data = prepare(config, read_parts(folder / "split.json"), trainer, spec)
     if trainer.is_global_zero and task.run != written:
         write_config(task.run, folder / "config.yaml")
+    if not goes_on:
+        return
     if checkpoint is None:
         fit(trainer, task, data, folder)
     else:

@@ -1,7 +1,6 @@
 """A training step before a run, so that what cannot be trained is known before anything is written."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from brainseg.data import SliceDataset
+from brainseg.inference.foreign import copy_of
 from brainseg.training.data import SliceDataModule
 from brainseg.training.task import SegmentationTask, Step, not_finite, weights_not_finite
 
@@ -29,7 +29,7 @@ def try_step(task: SegmentationTask, data: SliceDataModule, trainer: Trainer) ->
         ValueError: network, loss, optimiser and slices that do not fit each other.
         FloatingPointError: a loss or weights that are not finite after this one step.
     """
-    copy = deepcopy(task)
+    copy = copy_of(task)
     precision, device = trainer.strategy.precision_plugin, _device(task, trainer)
     precision.convert_module(copy).to(device)
 
