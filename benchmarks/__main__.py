@@ -9,7 +9,7 @@ import torch
 
 from brainseg.benchmark import create_report, failures, write_report
 
-SUBJECTS = ("models", "losses", "metrics", "transforms", "training", "growth", "speed")
+SUBJECTS = ("models", "losses", "metrics", "transforms", "training", "growth", "speed", "mask_dino")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures this library beside its peers.")

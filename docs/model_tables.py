@@ -21,7 +21,8 @@ from brainseg.models import ModelSummary, ResUNet, SegmentationModel, UNet, crea
 
 PAGES = Path(__file__).parent / "models"
 RUNS = PAGES / "runs"
-TIMES = Path(__file__).parents[1] / "benchmarks" / "results" / "models.json"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+GRADIENT = "with those of the gradient"
 COSTS = "parameters | GMACs | GFLOPs | training memory"
 
 
@@ -105,14 +106,41 @@ def training(_: str | None) -> str:
     header = f"| epoch | {' | '.join(f'`{name}`' for name in columns)} |\n|---:|{'---:|' * len(columns)}"
     scores = json.loads((folder / "summary.json").read_text())
     low, high = (scores[f"its 95 % interval, {end}"] for end in ("from", "to"))
-    total = yaml.safe_load((folder / "config.yaml").read_text())["epochs"]
-    pooled, mean = scores["pooled Dice"], scores["mean patient Dice"]
+    best = max(epochs, key=lambda row: float(row["val_dice_patient"]))
+    objects = ", ".join(f"{name} {scores[name]:.3f}" for name in ("mask AP", "mask AP50", "mask AP75"))
     found = (
-        f"After {len(epochs)} of its {total} epochs, where it was stopped, `brainseg evaluate` finds on the "
-        f"{scores['patients']} validation patients a pooled Dice of {pooled:.3f} and a mean patient Dice of {mean:.3f} "
-        f"({low:.3f} to {high:.3f}). One seed."
+        f"By the weights of epoch {best['epoch']}, the best of {len(epochs)}, `brainseg evaluate` finds on the "
+        f"{scores['patients']} validation patients a pooled Dice of {scores['pooled Dice']:.3f} and a mean patient "
+        f"Dice of {scores['mean patient Dice']:.3f} ({low:.3f} to {high:.3f}); of {scores['objects']} objects "
+        f"{objects}, and with a score from 0.5 a panoptic quality of {scores['PQ, score from 0.5']:.3f}. One seed."
     )
     return "\n".join([header, *rows, "", found])
+
+
+def speed(_: str | None) -> str:
+    """What `python -m benchmarks mask_dino` measured: ours beside a plain rendering of the formulas."""
+    report = json.loads((RESULTS / "mask_dino.json").read_text())
+    lines = ["| | plain, ms | here, ms | times as fast | peak, MiB |", "|---|---:|---:|---:|---:|"]
+    for table in report["tables"]:
+        plain, ours = table["rows"]
+        low, high = (1 / ratio for ratio in reversed(ours["ratio_quartiles"]))
+        known = [row["peak_mib"] for row in (plain, ours)]
+        peaks = "not measured" if None in known else " to ".join(f"{peak:.0f}" for peak in known)
+        lines.append(
+            f"| {table['title']} | {plain['median_ms']:.0f} | {ours['median_ms']:.0f} | {1 / ours['ratio']:.2f} "
+            f"({low:.2f} to {high:.2f}) | {peaks} |"
+        )
+    where = report["environment"]
+    plain, ours = (row["facts"] for row in report["tables"][0]["rows"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Measured {where['date']}: {where['cpu']}, {where['threads']} thread, torch {where['versions']['torch']}. "
+            f"The criterion makes {ours['calls']:,.0f} calls of torch that compute something, the plain one "
+            f"{plain['calls']:,.0f}; with the backward pass {ours[GRADIENT]:,.0f} and {plain[GRADIENT]:,.0f}.",
+        ]
+    )
 
 
 def read_costs(folder: Path) -> ModelSummary:
@@ -125,7 +153,7 @@ def read_costs(folder: Path) -> ModelSummary:
 
 def time_ratio(name: str) -> str:
     """Median of one inference over that of unext, where both were measured side by side."""
-    for table in json.loads(TIMES.read_text())["tables"]:
+    for table in json.loads((RESULTS / "models.json").read_text())["tables"]:
         times = {row["name"]: row["median_ms"] for row in table["rows"]}
         if table["title"].startswith("Inference") and {name, "unext"} <= times.keys():
             return f"{times[name] / times['unext']:.2f}"
@@ -149,7 +177,9 @@ def costs(counted: ModelSummary) -> str:
     return f"{counted.parameters:,} | {counted.macs / 1e9:.4f} | {counted.flops / 1e9:.4f} | {memory}"
 
 
-TABLES = {function.__name__: function for function in (stages, variants, resunets, encoders, networks, runs, training)}
+TABLES = {
+    function.__name__: function for function in (stages, variants, resunets, encoders, networks, runs, training, speed)
+}
 
 
 def with_tables(page: str) -> str:

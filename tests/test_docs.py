@@ -95,7 +95,7 @@ def test_every_step_is_a_row_of_the_benchmark() -> None:
         assert {name for name, _ in shown} <= set(names)
 
 
-@pytest.mark.parametrize("name", ["course", "thresholds", "components"])
+@pytest.mark.parametrize("name", ["course", "thresholds", "components", "points"])
 def test_every_row_of_the_page_is_one_of_the_results(name: str) -> None:
     with (DOCS / "runs" / "mask_dino_phantoms" / f"{name}.csv").open() as file:
         lines = [f"| {' | '.join(row)} |" for row in list(csv.reader(file))[1:]]

@@ -8,7 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks import mask_dino
 from benchmarks.__main__ import SUBJECTS
 from brainseg.benchmark import create_report, markdown
 
@@ -18,6 +20,16 @@ def test_every_subject_has_cases_with_titles_of_their_own(subject: str) -> None:
     titles = [case.title for case in import_module(f"benchmarks.{subject}").cases()]
     assert titles
     assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_the_plain_formulas_of_mask_dino_give_what_ours_does(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_dino, "SIDE", 64)
+    mask_dino.slices.cache_clear()
+    plain, ours = (candidate.build() for candidate in mask_dino.cases()[number].candidates)
+    first, second = ((run.result or run.call)() for run in (plain, ours))
+    torch.testing.assert_close(second, first, rtol=1e-4, atol=1e-4)
+    mask_dino.slices.cache_clear()
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def deformable_attention(
     batch, _, heads, width = value.shape
     queries = locations.shape[1]
     # Queries stand last and points before them: so a sum over points runs along whole rows of memory.
-    grid = (2 * locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B * A, L, P, N, 2)
+    grid = torch.rsub(locations, -1, alpha=-2).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B * A, L, P, N, 2)
     shares = weights.permute(0, 2, 3, 4, 1).flatten(0, 1)[:, :, None]  # (B * A, L, 1, P, N)
     maps = torch.split(value.permute(0, 2, 3, 1), [height * columns for height, columns in shapes], dim=-1)
     output = value.new_zeros(())
@@ -96,8 +96,10 @@ class DeformableAttention(nn.Module):
     def forward(self, query: Tensor, reference: Tensor, tokens: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         value = self.value_proj(tokens).unflatten(-1, (self.heads, tokens.shape[-1] // self.heads))
         offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
-        weights = self.attention_weights(query).unflatten(-1, (self.heads, self.levels * self.points)).softmax(-1)
-        weights = weights.unflatten(-1, (self.levels, self.points))
+        weights = self.attention_weights(query).unflatten(-1, (self.heads, self.levels * self.points))
+        # Here too queries stand last in memory: a softmax over a few numbers that stand together is slow.
+        weights = weights.permute(0, 2, 3, 1).contiguous().softmax(dim=2)  # (B, A, L * P, N)
+        weights = weights.unflatten(2, (self.levels, self.points)).permute(0, 4, 1, 2, 3)
         precision = at_least_float32(value.dtype)
         reference = reference[:, :, None, None, None].to(precision)
         if reference.shape[-1] == 2:  # cells of the level
