@@ -3,7 +3,7 @@
     python docs/recipe_tables.py
 
 `recipe/score.py` makes patients.csv, of every patient by the network that has not seen it, and arm_a/patients.csv, the
-same of fold 0 by arm a; `recipe/robustness.py` makes robustness.csv.
+same of fold 0 by arm a, half/patients.csv with parameters in float16; `recipe/robustness.py` makes robustness.csv.
 """
 
 import csv
@@ -115,6 +115,18 @@ def faults() -> str:
     return "\n".join(lines)
 
 
+def half() -> str:
+    """Parameters as they are stored in the package, beside those of training."""
+    lines = ["| parameters in float16, beside float32 | patients | difference | worst |", "|---|---|---|---|"]
+    rows, halved = read("patients.csv"), read("half/patients.csv")
+    for name in ("slice", "likeliest"):
+        found = compare(values(halved, name), values(rows, name))
+        worst = min(values(halved, name)[patient] - value for patient, value in values(rows, name).items())
+        interval = f"{found.difference:+.5f} ({found.lower:+.5f} to {found.upper:+.5f}) | {worst:+.5f}"
+        lines.append(f"| {PREDICTIONS[name]} | {len(rows)} | {interval} |")
+    return "\n".join(lines)
+
+
 def robustness() -> str:
     lines = ["| fault | strength | mean Dice (95 % interval) | change |", "|---|---|---|---|"]
     for row in read("robustness.csv"):
@@ -124,7 +136,7 @@ def robustness() -> str:
 
 
 DRAWN: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (reached, shipped, groups, steps, faults, robustness)
+    function.__name__: function for function in (reached, shipped, groups, steps, faults, half, robustness)
 }
 
 
