@@ -95,3 +95,14 @@ def test_weights_that_ship_are_an_ensemble_of_one() -> None:
     x = torch.rand(1, 3, 64, 64)
     ensemble = Ensemble.from_weights("unext", "lgg", device="cpu")
     assert torch.equal(ensemble.logits(x), Predictor.from_weights("unext", "lgg", device="cpu").logits(x))
+
+
+def test_members_that_take_other_channels_or_axes_are_refused() -> None:
+    first, second = network(0), network(1)
+    first.spec = ModelSpec(channel_names=("t1", "flair", "t1ce"))
+    second.spec = ModelSpec(channel_names=("FLAIR", "t1", "t1ce"))
+    with pytest.raises(ValueError, match="same channels, got t1, flair, t1ce and flair, t1, t1ce; predict apart"):
+        Ensemble([Predictor(first), Predictor(second)])
+    second.spec = ModelSpec(axis="coronal")  # channels without names may be the same
+    with pytest.raises(ValueError, match="slices of one axis, got axial and coronal; predict apart"):
+        Ensemble([Predictor(first), Predictor(second)])

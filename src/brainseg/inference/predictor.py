@@ -282,7 +282,7 @@ class Ensemble(Predictor):
         members: predictors of one task with the same names of classes; threshold and postprocessing are the first's.
 
     Raises:
-        ValueError: no members, or tasks or classes that differ.
+        ValueError: no members, or tasks, classes, channels or axes that differ.
     """
 
     def __init__(self, members: Sequence[Predictor]) -> None:
@@ -295,6 +295,7 @@ class Ensemble(Predictor):
                     f"members must agree in task and classes, got {first.task} of {', '.join(first.class_names)} and "
                     f"{member.spec.task} of {', '.join(member.spec.class_names)}"
                 )
+            _check_same_slices(first, member.spec)
         self.members, self.spec, self.device = list(members), first, members[0].device
 
     @classmethod
@@ -358,6 +359,17 @@ def _with(
     (height, width), (old_height, old_width) = check_counts("image_size", image_size, 2), spec.image_size
     crop = (round(spec.crop[0] * height / old_height), round(spec.crop[1] * width / old_width))
     return replace(spec, image_size=image_size, crop=crop)
+
+
+def _check_same_slices(first: ModelSpec, other: ModelSpec) -> None:
+    """ValueError where two networks take other channels, as far as these have names, or slices along other axes."""
+    names = [[name.lower() for name in spec.channel_names or ()] for spec in (first, other)]
+    if all(names) and names[0] != names[1]:
+        raise ValueError(
+            f"members must take the same channels, got {', '.join(names[0])} and {', '.join(names[1])}; predict apart"
+        )
+    if first.axis != other.axis:
+        raise ValueError(f"members must take slices of one axis, got {first.axis} and {other.axis}; predict apart")
 
 
 def _image_size_of_run(run: Path) -> tuple[int, int] | None:
