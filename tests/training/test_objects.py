@@ -46,6 +46,17 @@ def batch() -> dict[str, Any]:
     return {"image": image, "mask": masks, "patient": ["a", "b"], "slice": torch.tensor([0, 0])}
 
 
+def test_a_validation_of_weights_that_are_not_finite_is_left_to_the_run_to_explain() -> None:
+    module = task().eval()
+    torch.nn.init.constant_(module.model.get_classifier().weight, torch.nan)
+    with pytest.warns(RuntimeWarning, match="the loss is not finite"):
+        step = module.step(batch())
+    assert not step.loss.isfinite()
+    module.score(step, slice_index=batch()["slice"])
+    assert step.objects is not None
+    assert step.objects.found == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_tensor_that_learns_has_a_gradient(name: str) -> None:
     module = task(name).train()

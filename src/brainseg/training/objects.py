@@ -27,7 +27,8 @@ class ObjectStep(NamedTuple):
         loss: of the criterion.
         parts: of the loss: class, mask, dice, box and giou of the last layer, with _i of layer i, _interm of the
             encoder, _dn of denoising.
-        found: the objects of each image, without those of the background.
+        found: the objects of each image, without those of the background; empty in training, and beside a loss that is
+            not finite.
         true: likewise, labels and masks.
     """
 
@@ -61,7 +62,7 @@ def object_step(model: MaskDINO, images: Tensor, batch: Mapping[str, Any], confi
     with torch.no_grad():
         logits = semantic_logits(predictions, (height, width))
         found = []
-        if not model.training:
+        if not model.training and loss.isfinite():  # else the run says so, with likely causes
             found = instance_inference(predictions, (height, width), things=list(model.spec.foreground))
     true = foreground_objects(targets, model.spec)
     return ObjectStep(logits, loss, {name.removeprefix("loss_"): value for name, value in parts.items()}, found, true)

@@ -205,7 +205,7 @@ class SegmentationTask(LightningModule):
         """Adds a validated batch to the scores."""
         found, true, valid = step.masks(self.model.spec)
         self.val_scores.update(found, true, group=step.batch["patient"], slice_index=slice_index, valid=valid)
-        if self.val_map is not None and step.objects is not None:
+        if self.val_map is not None and step.objects is not None and step.objects.found:
             self.val_map.update(step.objects.found, step.objects.true)
 
     def on_validation_epoch_end(self) -> None:

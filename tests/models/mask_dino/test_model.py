@@ -1,6 +1,9 @@
 """The whole network: arguments, targets, classes, half precision, backbones."""
 
 import copy
+import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brainseg.inference import Predictor
 from brainseg.models import MaskDINO, MaskDINOHead, SegmentationModel, SetCriterion, create_model, load_weights
-from brainseg.models.mask_dino import semantic_logits, targets_from_masks
+from brainseg.models.mask_dino import (
+    instance_inference,
+    panoptic_inference,
+    semantic_inference,
+    semantic_logits,
+    targets_from_masks,
+)
 from tests.models.contract import NARROW_QUERIES, images
 
 SMALL = {**NARROW_QUERIES, "channels": (8, 8, 16, 16)}
@@ -316,8 +326,30 @@ def test_images_that_are_not_finite_are_named(value: float) -> None:
     x[0, 1, 5, 5] = x[2, 0, 0, 0] = value
     model = small().eval()
     for call in (model, model.forward_queries, model.forward_intermediates, model.train()):
-        with pytest.raises(ValueError, match=r"images 0, 2 of 3 hold NaN or infinity; leave them out"):
+        what = "NaN" if math.isnan(value) else "infinity"
+        message = rf"pixels of images 0, 2 of the batch of 3, counted from 0, hold {what}; leave such images out"
+        with pytest.raises(ValueError, match=message):
             call(x)
+
+
+def test_logits_that_are_not_finite_are_named_and_no_empty_result() -> None:
+    predictions = small().eval().forward_queries(images(3))
+    for field, what in (("pred_logits", "class logits"), ("pred_masks", "mask logits")):
+        values = getattr(predictions, field).detach().clone()
+        values[1].view(-1)[0] = torch.nan
+        unsound = replace(predictions, **{field: values})
+        for result in (instance_inference, semantic_inference, partial(panoptic_inference, things=[0])):
+            with pytest.raises(
+                ValueError, match=f"{what} of image 1 of the batch of 3, counted from 0, hold NaN; look"
+            ):
+                result(unsound)
+    model = small()
+    torch.nn.init.constant_(model.query_head.class_embed.weight, torch.nan)
+    with pytest.raises(ValueError, match="class logits of images 0, 1, 2 of the batch of 3"):
+        model.eval()(images(3))
+    with pytest.raises(ValueError, match="class logits of image 0 of the batch of 1"):
+        Predictor(model, device="cpu")(torch.rand(images().shape[1:]))
+    assert model.train()(images()).isnan().any()  # as loss scaling needs it
 
 
 def test_an_empty_batch_has_empty_logits() -> None:

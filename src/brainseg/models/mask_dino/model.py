@@ -12,7 +12,7 @@ from brainseg.models.base import SegmentationModel, describe_features
 from brainseg.models.mask_dino.backbone import REDUCTIONS, SmallBackbone, TimmBackbone
 from brainseg.models.mask_dino.head import MaskDINOHead
 from brainseg.models.mask_dino.postprocessing import semantic_logits
-from brainseg.models.mask_dino.predictions import QueryPredictions
+from brainseg.models.mask_dino.predictions import QueryPredictions, describe_not_finite
 from brainseg.models.mask_dino.randomness import Rand
 from brainseg.models.mask_dino.targets import Target
 
@@ -47,7 +47,8 @@ class MaskDINO(SegmentationModel):
         a multiple of 32 with zeros.
 
     Raises:
-        ValueError: arguments out of range or that exclude each other; images that do not fit, or hold NaN or infinity.
+        ValueError: arguments out of range or that exclude each other; images that do not fit, or hold NaN or infinity,
+            as in evaluation logits do.
 
     Example:
         >>> import torch
@@ -183,18 +184,18 @@ class MaskDINO(SegmentationModel):
         if torch.compiler.is_compiling() or images.is_meta:
             return
         # Attention would spread one such pixel over the whole image, and nothing would be found in it.
-        if unsound := (~images.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist():
-            raise ValueError(
-                f"images {', '.join(map(str, unsound))} of {len(images)} hold NaN or infinity; leave them out, or set "
-                "such pixels by torch.nan_to_num"
-            )
+        if unsound := describe_not_finite(images):
+            raise ValueError(f"pixels of {unsound}; leave such images out, or set the pixels by torch.nan_to_num")
 
     def encode(self, x: Tensor) -> list[Tensor]:
         features: list[Tensor] = self._run(self.backbone, x)
         return features
 
     def decode(self, features: list[Tensor]) -> Iterator[Tensor]:
-        yield semantic_logits(self.query_head(features, auxiliary_masks=False))
+        predictions = self.query_head(features, auxiliary_masks=False)
+        if not self.training:  # where loss scaling leaves such steps out
+            predictions.check_finite()
+        yield semantic_logits(predictions)
 
     def _logits(self, finest: Tensor, height: int, width: int) -> Tensor:
         return self._cropped(finest, height, width, 1)  # the queries' maps are logits already

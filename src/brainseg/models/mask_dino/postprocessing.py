@@ -96,7 +96,11 @@ def semantic_inference(
 
     Returns:
         (B, K, H', W'), values from 0 that may exceed 1.
+
+    Raises:
+        ValueError: logits that are not finite; sizes or a temperature that cannot be.
     """
+    predictions.check_finite()
     late = (_image_size(predictions, image_size, output_size), output_size)
     masks = _full_size(predictions.masks, *((None, None) if resize_last else late)).sigmoid()
     with without_autocast(masks.device):
@@ -122,7 +126,11 @@ def instance_inference(
         topk: number of pairs, at most Q * K.
         things: classes that are kept, after the choice; None for all.
         min_score: instances of a lower score are left out; None keeps all, however doubtful.
+
+    Raises:
+        ValueError: logits that are not finite; sizes or numbers that cannot be.
     """
+    predictions.check_finite()
     image_size = _image_size(predictions, image_size, output_size)
     check_count("topk", topk)
     least = 0.0 if min_score is None else check_between("min_score", min_score, 0, 1)
@@ -173,7 +181,11 @@ def panoptic_inference(
 
     Returns:
         for each image the map (H', W') of segment numbers from 1, 0 where there is none, and its segments.
+
+    Raises:
+        ValueError: logits that are not finite; sizes or a temperature that cannot be.
     """
+    predictions.check_finite()
     image_size = _image_size(predictions, image_size, output_size)
     plain, sharp = (_class_scores(predictions, t) for t in (None, temperature))
     results = []

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from brainseg.models.mask_dino.objects import Objects
@@ -50,8 +51,33 @@ class QueryPredictions:
         """K, "no object" not counted."""
         return self.pred_logits.shape[2] - self.softmax
 
+    def check_finite(self) -> None:
+        """ValueError for class or mask logits that are not finite, with the images whose they are; none in a program.
+
+        A comparison with NaN is false, so that nothing would be found, and nothing said.
+        """
+        if torch.compiler.is_compiling() or self.pred_logits.is_meta:
+            return
+        for what, values in (("class logits", self.pred_logits), ("mask logits", self.masks)):
+            if unsound := describe_not_finite(values):
+                raise ValueError(
+                    f"{what} of {unsound}; look for such weights, or predict in float32 or bfloat16 in place of float16"
+                )
+
     @property
     def padded_size(self) -> tuple[int, int]:
         """Height and width of the padded images."""
         height, width = self.masks.shape[-2:]
         return 4 * height, 4 * width
+
+
+def describe_not_finite(values: Tensor) -> str:
+    """Which images of a batch (B, ...) hold NaN or infinity; empty if none does."""
+    if values.isfinite().all():
+        return ""
+    flat = values.flatten(1)
+    nan, infinite = (found.any(dim=1) for found in (flat.isnan(), flat.isinf()))
+    images = (nan | infinite).nonzero().flatten().tolist()
+    what = " and ".join(name for name, found in (("NaN", nan), ("infinity", infinite)) if found.any())
+    names = f"image{'s' if len(images) > 1 else ''} {', '.join(map(str, images))}"
+    return f"{names} of the batch of {len(values)}, counted from 0, hold {what}"
