@@ -1,4 +1,4 @@
-"""Networks of like operations, 0.72 to 0.77 GMACs at 256x256, for `find_network` by `module:callable`.
+"""Networks of like operations, 0.71 to 0.77 GMACs at 256x256, for `find_network` by `module:callable`.
 
 `unext` has 0.56; the widths are powers of two or multiples of four, as one would choose them, and no peer has less.
 """

@@ -17,19 +17,21 @@ RUNS = Path(__file__).with_name("runs.csv")
 RECIPE = "--fold 0 --seed 0 --steps 300 --warm-up 50 --average 0.98 --faulty 0.3"
 
 
+def folder_of(network: str, runs: Path) -> Path:
+    return runs / network.replace(" ", "_")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder of the runs, a folder each")
-    parser.add_argument(
-        "networks", nargs="*", help="names of runs.csv; all that are trained on a CPU if there are none"
-    )
+    parser.add_argument("networks", nargs="*", help="names of runs.csv; all if there are none")
     arguments = parser.parse_args()
     rows = [row for row in read_rows(RUNS) if row["network"] in (arguments.networks or [row["network"]])]
 
     keep_freed_memory()
     patients = None
     for row in rows:
-        run = arguments.output / row["network"].replace(" ", "_")
+        run = folder_of(row["network"], arguments.output)
         options = [*shlex.split(RECIPE), "--model", row["model"], *shlex.split(row["options"]), "--output", str(run)]
         chosen = create_parser().parse_args(options)
         if patients is None:

@@ -27,12 +27,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from docs.recipe.ship import SPEC
+from docs.recipe.train import read_averaged
 
 from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, institution, lgg_root
 from brainseg.inference import Predictor, postprocess
 from brainseg.metrics import confidence_interval
-from brainseg.models import Postprocessing, SegmentationModel
+from brainseg.models import Postprocessing
 
 Volume = NDArray[np.float32]  # probabilities (S, H, W)
 
@@ -61,11 +62,10 @@ def dice(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
 
 def out_of_fold(run: Path, patient: str, slices: Tensor, *, whole: bool, half: bool) -> Volume:
     """The probabilities of a run for a patient, from its folder if they are there."""
-    weights = run / "weights"
     path = run / f"probabilities{'_whole' * whole}{'_half' * half}" / f"{patient}.npz"
-    if not path.exists() or path.stat().st_mtime < (weights / "model.safetensors").stat().st_mtime:
+    if not path.exists() or path.stat().st_mtime < (run / "last.pt").stat().st_mtime:
         path.parent.mkdir(exist_ok=True)
-        model = SegmentationModel.from_pretrained(weights).eval()
+        model = read_averaged(run)
         if half:
             for parameter in model.parameters():
                 parameter.data = parameter.data.half().float()
@@ -78,12 +78,18 @@ def out_of_fold(run: Path, patient: str, slices: Tensor, *, whole: bool, half: b
     return volume
 
 
-def score_patient(run: Path, patient: str, root: Path, *, half: bool) -> dict[str, float | int | str]:
+def predict(run: Path, patient: str, root: Path, *, half: bool = False) -> tuple[NDArray[np.bool_], Volume, Volume]:
+    """The true mask (S, H, W), and the probabilities of the part around the head and of whole slices."""
     data = LGGSegmentation(root, [patient])
     slices = torch.stack([data[i]["image"] for i in range(len(data))])
     target = torch.stack([data[i]["mask"] for i in range(len(data))])[:, 0].bool().numpy()
     found, found_whole = (out_of_fold(run, patient, slices, whole=whole, half=half) for whole in (False, True))
-    row: dict[str, float | int | str] = {"slices": len(data), "tumour": int(target.sum())}
+    return target, found, found_whole
+
+
+def score_patient(run: Path, patient: str, root: Path, *, half: bool) -> dict[str, float | int | str]:
+    target, found, found_whole = predict(run, patient, root, half=half)
+    row: dict[str, float | int | str] = {"slices": len(target), "tumour": int(target.sum())}
     for name, steps in VARIANTS.items():
         row[name] = round(dice(masks(found, steps), target), 5)
     row["whole"] = round(dice(masks(found_whole, VARIANTS["slice"]), target), 5)

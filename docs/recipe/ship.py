@@ -9,9 +9,11 @@ out of fold. The model card beside them, README.md, is written by hand.
 import argparse
 import hashlib
 import json
+import sys
 from pathlib import Path
 
-import torch
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from docs.recipe.train import read_averaged
 
 from brainseg._whole import written_whole
 from brainseg.models import ModelSpec, Postprocessing, create_model, files
@@ -31,9 +33,9 @@ SPEC = ModelSpec(
 
 def ship(run: Path, name: str) -> None:
     network, _ = name.split("/")
-    model = create_model(network)
-    averaged = torch.load(run / "last.pt", weights_only=True)["averaged"]
-    model.load_state_dict({key.removeprefix("module."): x for key, x in averaged.items() if key != "n_averaged"})
+    model = read_averaged(run)
+    if model.config != create_model(network).config:
+        raise ValueError(f"{run} has not trained {network} but a {type(model).__name__} of {model.config}")
     model.spec = SPEC
     stored = model.state_dict() | {key: parameter.half() for key, parameter in model.named_parameters()}
     files.write(SHIPPED / name, model.config_text(), stored)
