@@ -249,8 +249,10 @@ def keep(run: Path) -> None:
         shutil.copy(run / name, folder / name)
     shutil.copy(run / "best" / "metrics.json", folder / "best.json")
     config = read_config(run / "config.yaml")
-    # Where the data lies is a matter of one machine.
-    write_config(replace(config, data=replace(config.data, root=None, cache_dir=None)), folder / "config.yaml")
+    # Where files lie is a matter of one machine.
+    weights = config.model.weights and Path(config.model.weights).name
+    data = replace(config.data, root=None, split=None, cache_dir=None)
+    write_config(replace(config, model=replace(config.model, weights=weights), data=data), folder / "config.yaml")
     write_rows(losses(run), folder / "losses.csv")
 
 
@@ -272,7 +274,7 @@ def page() -> str:
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True)
     environment.filters |= {"d3": d3, "d4": d4, "middle": median}
     return environment.from_string((HERE / "results.in.md").read_text()).render(
-        run={name: Run(name) for name in (*EXPERIMENTS, "course-fixed", "default")},
+        run={name: Run(name) for name in (*EXPERIMENTS, "course-2-tenth", "course-fixed", "default")},
         experiments=EXPERIMENTS,
         published=published(),
         batch_sizes=list(BATCHES),
