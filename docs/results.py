@@ -193,6 +193,11 @@ class Run:
             if math.isclose(row["val_iou_batch"], self.of_nothing, abs_tol=1e-6)
         ]
 
+    def below(self, other: "Run") -> int:
+        """In how many epochs its validation loss is below that of the other."""
+        pairs = zip(self.epochs, other.epochs, strict=False)
+        return sum(row["val_loss"] < beside["val_loss"] for row, beside in pairs)
+
     @property
     def recovered(self) -> int:
         """The first epoch after which it never again finds nothing."""
