@@ -69,8 +69,8 @@ def do_in_processes(
     places = context.SimpleQueue()
     for device in devices:
         places.put(device)
-    threads = max(1, torch.get_num_threads() // len(devices))
-    given = (places, open_predictor, manner, threads)
+    # As many threads as here: sums on others differ in the last bit, and so would probabilities.
+    given = (places, open_predictor, manner, torch.get_num_threads())
     with ProcessPoolExecutor(len(devices), mp_context=context, initializer=_begin, initargs=given) as pool:
         try:
             yield from _results(pool, jobs, pictures, 2 * len(devices))
