@@ -20,7 +20,8 @@ from brainseg.models.shipped import SHIPPED
 
 HERE = Path(__file__).parent
 TABLES = HERE / "recipe"
-PAGES = (HERE.parent / "README.md", HERE / "recipe.md", SHIPPED / "unext" / "lgg" / "README.md")
+CARDS = tuple(SHIPPED / network / "lgg" / "README.md" for network in ("unext", "unext_small"))
+PAGES = (HERE.parent / "README.md", HERE / "recipe.md", *CARDS)
 
 Rows = list[dict[str, str]]
 
@@ -115,6 +116,18 @@ def faults() -> str:
     return "\n".join(lines)
 
 
+def small() -> str:
+    """`unext_small` on the patients of fold 0, beside `unext`."""
+    lines = ["| prediction | `unext_small` | median | beside `unext` | worst |", "|---|---|---|---|---|"]
+    rows = read("unext_small/patients.csv")
+    patients = {row["patient"] for row in rows}
+    beside = [row for row in read("patients.csv") if row["patient"] in patients]
+    for name in ("slice", "likeliest"):
+        found = values(rows, name)
+        lines.append(f"| {PREDICTIONS[name]} | {score(found)} | {difference(found, values(beside, name))} |")
+    return "\n".join(lines)
+
+
 def half() -> str:
     """Parameters as they are stored in the package, beside those of training."""
     lines = ["| parameters in float16, beside float32 | patients | difference | worst |", "|---|---|---|---|"]
@@ -136,7 +149,7 @@ def robustness() -> str:
 
 
 DRAWN: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (reached, shipped, groups, steps, faults, half, robustness)
+    function.__name__: function for function in (reached, shipped, groups, steps, faults, small, half, robustness)
 }
 
 

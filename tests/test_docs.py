@@ -72,7 +72,7 @@ def test_the_tables_of_speed_are_those_of_the_results() -> None:
     assert speed_tables.with_tables(page) == page, "run python docs/speed_tables.py"
 
 
-@pytest.mark.parametrize("path", recipe_tables.PAGES, ids=["README", "recipe", "model card"])
+@pytest.mark.parametrize("path", recipe_tables.PAGES, ids=["README", "recipe", "unext", "unext_small"])
 def test_the_tables_of_the_recipe_are_those_of_its_scores(path: Path) -> None:
     page = path.read_text()
     assert recipe_tables.with_tables(page) == page, "run python docs/recipe_tables.py"
