@@ -20,7 +20,7 @@ from brainseg.data.decode import read_image, read_mask, to_unit_range
 from brainseg.data.files import one_spelling
 from brainseg.data.labels import Labels, Target, Task
 
-LAYOUT = 4  # of the files in the cache, and of how they are decoded; another one is another cache
+LAYOUT = 5  # of the files in the cache, and of how they are decoded; another one is another cache
 
 
 class SliceFiles(NamedTuple):

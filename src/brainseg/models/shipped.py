@@ -25,8 +25,8 @@ def list_weights(pattern: str = "*") -> list[str]:
     Each is a folder of `brainseg/weights` with its model card, README.md: data, scores, limits. They are licensed under
     CC BY-NC-SA 4.0, as the data is that they were trained on.
 
-    >>> list_weights("unext/*")
-    ['unext/lgg']
+    >>> list_weights()
+    ['unext/lgg', 'unext_small/lgg']
     """
     return [name for name in _checksums() if fnmatchcase(name, pattern)]
 
