@@ -6,7 +6,6 @@
 same of fold 0 by arm a, half/patients.csv with parameters in float16; `recipe/robustness.py` makes robustness.csv.
 """
 
-import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from docs.blocks import with_blocks
 
 from brainseg.metrics import compare, confidence_interval
 from brainseg.models.shipped import SHIPPED
+from brainseg.report import read_rows
 
 HERE = Path(__file__).parent
 TABLES = HERE / "recipe"
@@ -40,9 +40,10 @@ STEPS = [
 ]
 
 
-def read(path: str) -> Rows:
-    with (TABLES / path).open(newline="") as file:
-        return list(csv.DictReader(file))
+def read(path: str, *, of: Rows | None = None) -> Rows:
+    """The rows of a table; with others, those of their patients."""
+    rows = read_rows(TABLES / path)
+    return rows if of is None else [row for row in rows if row["patient"] in {each["patient"] for each in of}]
 
 
 def values(rows: Rows, column: str) -> dict[str, float]:
@@ -58,11 +59,14 @@ def score(scores: dict[str, float]) -> str:
     return f"{mean} | {median(scores.values()):.3f}"
 
 
-def difference(a: dict[str, float], b: dict[str, float]) -> str:
+def difference(a: dict[str, float], b: dict[str, float], digits: int = 3) -> str:
     """Its mean with the interval, and what the patient lost who lost most."""
     found = compare(a, b)
     worst = min(a[patient] - b[patient] for patient in a)
-    return f"{found.difference:+.3f} ({found.lower:+.3f} to {found.upper:+.3f}) | {worst:+.3f}"
+    mean, lower, upper, least = (
+        f"{value:+.{digits}f}" for value in (found.difference, found.lower, found.upper, worst)
+    )
+    return f"{mean} ({lower} to {upper}) | {least}"
 
 
 def reached() -> str:
@@ -108,8 +112,7 @@ def faults() -> str:
     """Arm e beside arm a, on the patients of fold 0."""
     lines = ["| faults of the scanner in training, e beside a | patients | difference | worst |", "|---|---|---|---|"]
     without = read("arm_a/patients.csv")
-    known = {row["patient"] for row in without}
-    with_faults = [row for row in read("patients.csv") if row["patient"] in known]
+    with_faults = read("patients.csv", of=without)
     for name in ("slice", "likeliest", "whole"):
         change = difference(values(with_faults, name), values(without, name))
         lines.append(f"| {PREDICTIONS[name]} | {len(without)} | {change} |")
@@ -120,8 +123,7 @@ def small() -> str:
     """`unext_small` on the patients of fold 0, beside `unext`."""
     lines = ["| prediction | `unext_small` | median | beside `unext` | worst |", "|---|---|---|---|---|"]
     rows = read("unext_small/patients.csv")
-    patients = {row["patient"] for row in rows}
-    beside = [row for row in read("patients.csv") if row["patient"] in patients]
+    beside = read("patients.csv", of=rows)
     for name in ("slice", "likeliest"):
         found = values(rows, name)
         lines.append(f"| {PREDICTIONS[name]} | {score(found)} | {difference(found, values(beside, name))} |")
@@ -133,10 +135,8 @@ def half() -> str:
     lines = ["| parameters in float16, beside float32 | patients | difference | worst |", "|---|---|---|---|"]
     rows, halved = read("patients.csv"), read("half/patients.csv")
     for name in ("slice", "likeliest"):
-        found = compare(values(halved, name), values(rows, name))
-        worst = min(values(halved, name)[patient] - value for patient, value in values(rows, name).items())
-        interval = f"{found.difference:+.5f} ({found.lower:+.5f} to {found.upper:+.5f}) | {worst:+.5f}"
-        lines.append(f"| {PREDICTIONS[name]} | {len(rows)} | {interval} |")
+        change = difference(values(halved, name), values(rows, name), digits=5)
+        lines.append(f"| {PREDICTIONS[name]} | {len(rows)} | {change} |")
     return "\n".join(lines)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from docs.networks.train import RUNS, folder_of
 from docs.recipe.score import HERE as RECIPE
-from docs.recipe.score import dice, predict, write_table
+from docs.recipe.score import dice, predict
 
 from brainseg.data import institution, lgg_root
-from brainseg.report import read_rows
+from brainseg.report import read_rows, write_rows
 
 HERE = Path(__file__).parent
 FOLD = 0
@@ -44,8 +44,8 @@ def main() -> None:
             scores = {name: round(dice(found > 0.5, target), 5) for name, found in (("whole", whole), ("part", part))}
             rows.append(about | scores)
         print(network, flush=True)
-        write_table(arguments.output / "patients.csv", rows)
-        write_table(arguments.output / "trained.csv", trained)
+        write_rows(rows, arguments.output / "patients.csv")
+        write_rows(trained, arguments.output / "trained.csv")
 
 
 if __name__ == "__main__":

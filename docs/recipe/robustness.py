@@ -8,7 +8,6 @@ brainseg.transforms, clipped to [0, 1] as a file would be.
 """
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Callable
@@ -24,11 +23,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from docs.recipe.ship import SPEC
 
-from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, lgg_root
 from brainseg.inference import Predictor
 from brainseg.metrics import DiceScore
 from brainseg.models import SegmentationModel
+from brainseg.report import read_rows, write_rows
 from brainseg.transforms import (
     RandomBiasField,
     RandomBlur,
@@ -164,7 +163,7 @@ def main() -> None:
     model = SegmentationModel.from_pretrained(arguments.run / "weights")
     predictor = Predictor(model, spec=SPEC)
     path = arguments.output / "robustness.csv"
-    rows: list[dict[str, str | float]] = list(csv.DictReader(path.open())) if path.exists() else []
+    rows: list[dict[str, str | float]] = [*read_rows(path)] if path.exists() else []
     for condition in conditions()[len(rows) :]:
         metric = score(predictor, arguments.root, patients, condition)
         mean = fmean(case.value for case in metric.per_case())
@@ -176,10 +175,7 @@ def main() -> None:
             | {name: round(value, 4) for name, value in numbers.items()}
         )
         print(*rows[-1].values(), flush=True)
-        with written_whole(path) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(rows, path)
     draw(rows, arguments.output / "robustness.png")
 
 

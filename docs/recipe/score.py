@@ -13,7 +13,6 @@ itself, all of which the network sees.
 """
 
 import argparse
-import csv
 import json
 import sys
 from dataclasses import replace
@@ -34,6 +33,7 @@ from brainseg.data import LGGSegmentation, institution, lgg_root
 from brainseg.inference import Predictor, postprocess
 from brainseg.metrics import confidence_interval
 from brainseg.models import Postprocessing
+from brainseg.report import write_rows
 
 Volume = NDArray[np.float32]  # probabilities (S, H, W)
 
@@ -116,13 +116,6 @@ def summarise(rows: list[dict[str, float | int | str]], columns: list[str]) -> l
     return table
 
 
-def write_table(path: Path, rows: list[dict[str, float | int | str]]) -> None:
-    with written_whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of train.py, each of a fold")
@@ -141,9 +134,9 @@ def main() -> None:
             rows.append(about | missing | score_patient(run, patient, arguments.root, half=arguments.half))
             print(rows[-1], flush=True)
     rows.sort(key=lambda row: row["patient"])
-    write_table(arguments.output / "patients.csv", rows)
+    write_rows(rows, arguments.output / "patients.csv")
     summary = summarise(rows, [*VARIANTS, "whole"])
-    write_table(arguments.output / "summary.csv", summary)
+    write_rows(summary, arguments.output / "summary.csv")
     for line in summary:
         if line["patients of"] == "all":
             print(line)

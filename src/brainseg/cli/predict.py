@@ -153,7 +153,7 @@ def _split(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
         if given.exists():
             if not is_model(given):
                 break
-        elif given.as_posix() not in list_weights() and not given.as_posix().startswith((hub.PREFIX, hub.LOCAL)):
+        elif given.as_posix() not in list_weights() and not hub.is_prefixed(given):
             raise FileNotFoundError(
                 f"there is no model and no image {given}; give the folder of a run or of weights, weights that ship "
                 f"({', '.join(list_weights())}), {hub.PREFIX}org/name, or images"

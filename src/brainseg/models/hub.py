@@ -9,6 +9,11 @@ PREFIX, LOCAL = "hf-hub:", "local-dir:"
 FILES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
+def is_prefixed(name: str | Path) -> bool:
+    """Whether the name says by one of timm's words what it is."""
+    return (name if isinstance(name, str) else name.as_posix()).startswith((PREFIX, LOCAL))
+
+
 def repository_of(path: Path) -> str | None:
     """The "org/name" or "org/name@revision" that stands in place of a folder.
 

@@ -35,7 +35,7 @@ def load_weights(model: SegmentationModel, path: str | Path, *, source: str | No
         ValueError: a truncated, foreign or unsafe file, or weights of another network.
     """
     path = Path(path).expanduser()
-    if path.is_dir() or path.as_posix() in list_weights() or path.as_posix().startswith((hub.PREFIX, hub.LOCAL)):
+    if path.is_dir() or path.as_posix() in list_weights() or hub.is_prefixed(path):
         folder = find_folder(path)
         config, given, spec = read_config(folder), read_state_dict(folder / WEIGHTS), None
     else:

@@ -156,7 +156,7 @@ def create_model(
     shipped = list_weights(f"{name}/*")
     if f"{name}/{weights}" in shipped:
         return network.from_pretrained(shipped_folder(f"{name}/{weights}"), **arguments)
-    if str(weights).startswith((hub.PREFIX, hub.LOCAL)):
+    if hub.is_prefixed(weights):
         return network.from_pretrained(weights, **arguments)
     if not Path(weights).expanduser().exists():
         tags = ", ".join(tag.removeprefix(f"{name}/") for tag in shipped) or "none"
