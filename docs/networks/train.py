@@ -14,7 +14,7 @@ from brainseg.memory import keep_freed_memory
 from brainseg.report import read_rows
 
 RUNS = Path(__file__).with_name("runs.csv")
-RECIPE = "--fold 0 --seed 0 --steps 300 --warm-up 50 --average 0.98 --faulty 0.3"
+RECIPE = "--fold 0 --seed 0 --steps 1200 --warm-up 150 --average 0.995 --faulty 0.3"
 
 
 def folder_of(network: str, runs: Path) -> Path:

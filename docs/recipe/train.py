@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -56,20 +56,7 @@ CHECKPOINT_EVERY = 200
 ROW_EVERY = 50
 CHOICES = (
     *("all", "fold", "seed", "steps", "batch", "model", "faulty"),
-    *("rate", "warm_up", "decay", "clip", "average"),
-)
-
-# What lies beyond a crop is mostly background, which differs by slice and channel.
-AUGMENT = Compose(
-    [
-        RandomRotate90(p=0.75),
-        RandomFlip(p=0.5),
-        RandomAffine(degrees=(-20, 20), scale=(0.85, 1.2), translation=(-0.06, 0.06), p=0.6, padding="border"),
-        RandomElastic(p=0.2, padding="border"),
-        RandomScaleShift(scale=(0.85, 1.15), shift=(-0.15, 0.15), p=1.0),
-        OneOf([RandomChannelCopy(FLAIR, (PRE, POST), p=1.0), RandomChannelCopy(FLAIR, (POST,), p=1.0)], p=0.15),
-        RandomGaussianNoise(std=(0.15, 0.15), p=0.15),
-    ]
+    *("rate", "warm_up", "decay", "clip", "average", "copy_pre", "float32", "start"),
 )
 
 # Of the scanner: before the values are standardised, whose head and deviations they change as well.
@@ -88,6 +75,27 @@ FAULTS = OneOf(
 NORMALIZE = HeadZScore()
 LOSS = CEDiceLoss(check_target=False)
 SIDE = 192
+
+
+def augment(*, copy_pre: bool) -> Compose:
+    """What is drawn for the images of a batch, all slices of their own.
+
+    Args:
+        copy_pre: FLAIR stands in place of pre-contrast alone as well, as often as in place of each of the others.
+    """
+    replaced = [(PRE, POST), (POST,), *([(PRE,)] if copy_pre else [])]
+    # What lies beyond a crop is mostly background, which differs by slice and channel.
+    return Compose(
+        [
+            RandomRotate90(p=0.75),
+            RandomFlip(p=0.5),
+            RandomAffine(degrees=(-20, 20), scale=(0.85, 1.2), translation=(-0.06, 0.06), p=0.6, padding="border"),
+            RandomElastic(p=0.2, padding="border"),
+            RandomScaleShift(scale=(0.85, 1.15), shift=(-0.15, 0.15), p=1.0),
+            OneOf([RandomChannelCopy(FLAIR, channels, p=1.0) for channels in replaced], p=0.075 * len(replaced)),
+            RandomGaussianNoise(std=(0.15, 0.15), p=0.15),
+        ]
+    )
 
 
 class Patient(NamedTuple):
@@ -159,11 +167,13 @@ def rate_at(step: int, steps: int, *, warm_up: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
-def loss_of(model: nn.Module, images: Tensor, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_of(
+    model: nn.Module, images: Tensor, masks: Tensor, *, float32: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch and its parts: of the pixels, or by the criterion of a network that answers with objects."""
     images = images.contiguous(memory_format=torch.channels_last)
     # A step takes 0.6 of its time where the processor multiplies bfloat16; the loss is computed in float32.
-    bfloat16 = torch.autocast("cpu", torch.bfloat16)
+    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=not float32)
     if isinstance(model, MaskDINO):
         targets = targets_from_masks(masks)
         with bfloat16:
@@ -204,7 +214,10 @@ def train(arguments: argparse.Namespace, patients: list[Patient] | None = None) 
     chosen = {name: getattr(arguments, name) for name in CHOICES}
 
     torch.manual_seed(arguments.seed)
-    model = build(arguments.model).to(memory_format=torch.channels_last).train()
+    model = build(arguments.model)
+    if arguments.start is not None:
+        model.load_state_dict(load_file(arguments.start))
+    model = model.to(memory_format=torch.channels_last).train()
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(arguments.average), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.rate, weight_decay=arguments.decay, fused=True)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "rows": [], "chosen": chosen}
@@ -221,6 +234,7 @@ def train(arguments: argparse.Namespace, patients: list[Patient] | None = None) 
 
     if patients is None:
         patients = load(arguments.root, seen(arguments))
+    drawn = augment(copy_pre=arguments.copy_pre)
     print(f"{len(patients)} patients, from step {state['step']} to {arguments.steps}", flush=True)
 
     total, began = torch.zeros(3), time.process_time()
@@ -228,12 +242,10 @@ def train(arguments: argparse.Namespace, patients: list[Patient] | None = None) 
         of_step = arguments.seed * 10_000_000 + step
         generator = torch.Generator().manual_seed(of_step)
         torch.manual_seed(of_step)  # for networks that draw in training
-        images, masks = AUGMENT(
-            *draw_batch(patients, arguments.batch, arguments.faulty, generator), generator=generator
-        )
+        images, masks = drawn(*draw_batch(patients, arguments.batch, arguments.faulty, generator), generator=generator)
         rate = rate_at(step, arguments.steps, warm_up=arguments.warm_up, peak=arguments.rate)
         optimizer.param_groups[0]["lr"] = rate
-        loss, parts = loss_of(model, images, masks)
+        loss, parts = loss_of(model, images, masks, float32=arguments.float32)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if arguments.clip is not None:
@@ -294,6 +306,9 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decay", type=float, default=0.01, help="weight decay")
     parser.add_argument("--clip", type=float, help="norm of the gradient that is not exceeded; without it any")
     parser.add_argument("--average", type=float, default=0.999, help="share of the averaged weights that a step keeps")
+    parser.add_argument("--copy-pre", action="store_true", help="FLAIR replaces pre-contrast alone as well")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16")
+    parser.add_argument("--start", help="file of weights to start from, in place of random ones")
     parser.add_argument("--root", type=Path, default=lgg_root(), help="folder of the patients' folders")
     parser.add_argument("--folds", type=Path, default=Path(__file__).with_name("folds.json"))
     return parser
