@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from brainseg._whole import written_whole
 from brainseg.benchmark import find_network
 from brainseg.data import LGGSegmentation, lgg_root
-from brainseg.losses import CEDiceLoss
+from brainseg.losses import CEDiceLoss, DeepSupervisionLoss
 from brainseg.memory import keep_freed_memory
 from brainseg.models import MaskDINO, ModelSpec, SegmentationModel
 from brainseg.models.mask_dino import targets_from_masks
@@ -73,7 +73,7 @@ FAULTS = OneOf(
     p=1.0,
 )
 NORMALIZE = HeadZScore()
-LOSS = CEDiceLoss(check_target=False)
+LOSS = DeepSupervisionLoss(CEDiceLoss(check_target=False))  # of one output as it is
 SIDE = 192
 
 
