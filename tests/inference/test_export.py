@@ -162,7 +162,7 @@ def test_a_file_takes_raw_images_and_gives_the_logits_of_the_predictor(
     model.spec = replace(model.spec, normalization=transform.config, image_size=size)
     program = export(model, tmp_path / "model.onnx").module()
     runtime, predictor = onnx_model(tmp_path / "model.onnx"), Predictor(model, device="cpu")
-    for batch, *sides in [(1, 64, 96), (3, 97, 129), (1, 33, 50)]:
+    for batch, *sides in [(1, 64, 96), (3, 97, 129), (1, 33, 50), (2, 150, 40)]:
         x = images(batch, 3, *sides).sigmoid()
         assert_close(program(x), predictor.logits(x), 1e-5)
         assert_close(runtime(x), predictor.logits(x), 1e-4)
@@ -175,7 +175,7 @@ def test_a_file_sees_the_part_around_the_head_as_the_predictor_does(task: Task, 
     model.spec = replace(spec, normalization=HeadZScore().config)
     program = export(model, tmp_path / "model.onnx").module()
     runtime, predictor = onnx_model(tmp_path / "model.onnx"), Predictor(model, device="cpu")
-    for batch, *sides in [(2, 96, 128), (3, 50, 70)]:
+    for batch, *sides in [(2, 96, 128), (3, 50, 70), (1, 120, 50)]:
         x = heads(batch, *sides)
         expected = predictor.logits(x)
         assert_close(program(x), expected, 1e-5)
@@ -269,14 +269,15 @@ def test_a_file_says_of_queries_what_the_network_says(
         runs = lambda x: dict(zip(names, map(torch.from_numpy, session.run(None, {"images": x.numpy()})), strict=True))  # noqa: E731
     for batch, *sides in [(1, 80, 70), (3, 97, 129), (2, 256, 200)]:
         x = images(batch, 3, *sides).sigmoid()
-        seen = ForegroundZScore()(x if size is None else Resize(size)(x))
+        resize = None if size is None else Resize(size, keep_aspect_ratio=True)
+        seen = ForegroundZScore()(x if resize is None else resize(x))
         with torch.no_grad():
             expected = model.forward_queries(seen)
         answer = runs(x)
         for name, values in answer.items():
             assert_close(values, getattr(expected, name), 1e-5)
-        given = QueryPredictions(**answer, image_size=size or (sides[0], sides[1]))
-        found = instance_inference(given, output_size=(sides[0], sides[1]))
+        content = (sides[0], sides[1]) if resize is None else resize.content_size(*sides)
+        found = instance_inference(QueryPredictions(**answer), content, (sides[0], sides[1]))
         for one, other in zip(found, Predictor(model, device="cpu").instances(x, min_score=None), strict=True):
             torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)
             assert one.masks.shape == other.masks.shape

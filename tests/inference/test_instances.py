@@ -46,16 +46,17 @@ def answers() -> MaskDINO:
 # The predictor
 
 
-@pytest.mark.parametrize("size", [(64, 96), None])
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), None])
 def test_objects_are_those_of_the_network_at_the_size_of_the_image(size: tuple[int, int] | None) -> None:
     model = small(num_classes=2)
     model.spec = replace(model.spec, image_size=size, normalization=ForegroundZScore().config)
     images = torch.rand(2, 3, 70, 101)
     found = Predictor(model, device="cpu").instances(images, min_score=None)
-    seen = images if size is None else Resize(size)(images)
+    seen = images if size is None else Resize(size, keep_aspect_ratio=True)(images)
     with torch.inference_mode():
         predictions = model.forward_queries(ForegroundZScore()(seen))
-    expected = instance_inference(predictions, image_size=size or (70, 101), output_size=(70, 101))
+    content = {(64, 96): (64, 92), (96, 64): (44, 64), None: (70, 101)}[size]
+    expected = instance_inference(predictions, image_size=content, output_size=(70, 101))
     for one, other in zip(found, expected, strict=True):
         assert one.masks.shape == (20, 70, 101)
         for name in ("scores", "classes", "boxes", "masks"):

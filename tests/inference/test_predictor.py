@@ -63,12 +63,33 @@ def test_the_threshold_is_a_probability() -> None:
 
 def test_logits_come_back_at_the_size_of_the_image() -> None:
     model = network()
-    predictor = Predictor(model, image_size=(64, 32), device="cpu")
+    spec = replace(model.spec, image_size=(64, 32), keep_aspect_ratio=False)
+    predictor = Predictor(model, spec=spec, device="cpu")
     image = torch.rand(1, 3, 100, 80)
     small = F.interpolate(image, (64, 32), mode="bilinear", antialias=True)
     plain = Predictor(model, device="cpu").logits(small)
     expected = F.interpolate(plain, (100, 80), mode="bilinear", antialias=True)
     torch.testing.assert_close(predictor.logits(image), expected)
+
+
+def test_the_network_sees_the_shape_of_the_anatomy() -> None:
+    model = network()
+    image = torch.rand(1, 3, 60, 100)
+    small = torch.zeros(1, 3, 64, 64)
+    small[..., :38, :] = F.interpolate(image, (38, 64), mode="bilinear", antialias=True)
+    plain = Predictor(model, device="cpu").logits(small)[..., :38, :]
+    expected = F.interpolate(plain, (60, 100), mode="bilinear", antialias=True)
+    torch.testing.assert_close(Predictor(model, image_size=(64, 64), device="cpu").logits(image), expected)
+
+
+@pytest.mark.parametrize("side", [40, 64, 100])
+def test_a_square_image_gives_the_same_bits_whether_it_is_stretched_or_not(side: int) -> None:
+    model, image = network(), torch.rand(1, 3, side, side)
+    kept, stretched = (
+        Predictor(model, spec=ModelSpec(image_size=(64, 64), keep_aspect_ratio=keeps), device="cpu").logits(image)
+        for keeps in (True, False)
+    )
+    assert torch.equal(kept, stretched)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +229,7 @@ def test_predicting_leaves_a_network_in_training_as_it_was() -> None:
 
 def test_a_run_its_best_weights_and_files_before_the_spec_give_the_same(tmp_path: Path) -> None:
     model, image = network(), torch.rand(3, 80, 60)
-    model.spec = replace(model.spec, image_size=(32, 48), threshold=0.45)
+    model.spec = replace(model.spec, image_size=(32, 48), keep_aspect_ratio=False, threshold=0.45)
     model.save_pretrained(tmp_path / "best")
     (tmp_path / "config.yaml").write_text("data:\n  image_size: [32, 48]\n")
     expected = Predictor(model, device="cpu").probabilities(image)

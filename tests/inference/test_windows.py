@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainseg.inference import Predictor, mean_over_windows
@@ -40,6 +41,14 @@ def test_the_predictor_sees_large_images_at_their_own_scale() -> None:
     torch.testing.assert_close(predictor.logits(image), mean_over_windows(module, image, (32, 32)))
     small = torch.rand(1, 3, 20, 30)  # nothing is gained by windows
     torch.testing.assert_close(predictor.logits(small), Predictor(module, spec=spec, device="cpu").logits(small))
+    narrow = torch.rand(1, 3, 70, 20)  # as wide as a window, of which a part is empty
+    expected = mean_over_windows(module, F.pad(narrow, (0, 12)), (32, 32))[..., :20]
+    torch.testing.assert_close(predictor.logits(narrow), expected)
+    stretching = [
+        Predictor(module, spec=ModelSpec(image_size=(32, 32), keep_aspect_ratio=False), windows=windows, device="cpu")
+        for windows in (True, False)
+    ]
+    torch.testing.assert_close(*(each.logits(narrow) for each in stretching))
     with pytest.raises(
         ValueError, match="windows are of the size that a network was trained at, and the spec of this one names none"
     ):

@@ -46,6 +46,7 @@ BRATS = ModelSpec(
             lambda: ModelSpec(normalization={"name": "Normalize", "arguments": {"mean": torch.ones(3)}}),
             "normalization must hold JSON values",
         ),
+        (lambda: ModelSpec(keep_aspect_ratio=1), "keep_aspect_ratio must be True or False, got 1"),
         (lambda: ModelSpec(shown_channel=-1), "shown_channel must be an index from 0 or None, got -1"),
         (lambda: ModelSpec.from_json({"tresh": 0.5}), "no attribute of a spec 'tresh'"),
     ],
@@ -58,6 +59,12 @@ def test_a_spec_that_cannot_be_is_refused(build: Callable[[], ModelSpec], messag
 @pytest.mark.parametrize("spec", [BRATS, ModelSpec(), ModelSpec.of_classes(3), ModelSpec(threshold=0.3)])
 def test_a_spec_survives_json(spec: ModelSpec) -> None:
     assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_weights_of_stretched_images_go_on_with_such() -> None:
+    values = BRATS.to_json()
+    assert values.pop("keep_aspect_ratio") is True
+    assert ModelSpec.from_json(values) == replace(BRATS, keep_aspect_ratio=False)
 
 
 def test_softmax_gives_each_pixel_one_class_and_sigmoids_each_mask_by_itself() -> None:

@@ -56,6 +56,8 @@ def test_slices_are_resized_and_masks_stay_masks(data: DataConfig) -> None:
     assert batch["image"].shape == (4, 3, 32, 48)
     assert batch["mask"].shape == (4, 1, 32, 48)
     assert set(batch["mask"].unique().tolist()) <= {0.0, 1.0}
+    assert batch["image"][..., 32:].eq(0).all()  # square slices stay so
+    assert batch["image"][..., :32].amin(1).gt(0).any()
 
 
 def test_the_split_is_the_data_sets_own_unless_one_is_named(data: DataConfig) -> None:

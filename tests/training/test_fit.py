@@ -21,7 +21,7 @@ from brainseg.training import SegmentationTask, TrainConfig, evaluate, read_conf
 from brainseg.training.config import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
 from brainseg.training.data import SliceDataModule
 from brainseg.training.datasets import find_split
-from brainseg.training.fit import create_trainer
+from brainseg.training.fit import create_trainer, prepare
 from brainseg.training.run_folder import RunFolder
 from brainseg.training.trial import try_step
 from tests.command import call
@@ -327,6 +327,16 @@ def test_two_processes_give_the_metrics_of_one(config: TrainConfig, tmp_path: Pa
     ):
         assert float(row[column]) == pytest.approx(alone[name], abs=1e-6), column
     assert 0 < alone["pooled Dice"] < 1
+
+
+def test_a_run_of_stretched_slices_goes_on_with_such(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, data=replace(config.data, image_size=(32, 48)))
+    trainer, split = create_trainer(config, tmp_path / "run"), find_split(config.data, seed=0)
+    began = ModelSpec.from_json({"image_size": [32, 48]})
+    for spec, keeps in ((began, False), (None, True)):
+        task, data = prepare(config, split, trainer, spec)
+        assert data.collate.resize is not None
+        assert data.collate.resize.keep_aspect_ratio == task.model.spec.keep_aspect_ratio == keeps
 
 
 def test_a_folder_with_a_run_is_left_alone(config: TrainConfig, straight: Path) -> None:

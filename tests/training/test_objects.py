@@ -255,7 +255,8 @@ def test_an_evaluation_scores_objects_as_validation_does(
 
 def test_objects_of_several_classes_are_scored_each_and_the_background_is_not() -> None:
     spec = ModelSpec(task="multiclass", class_names=("background", "oedema", "core", "necrosis"))
-    scores = ObjectScores(spec, ObjectsConfig(components=True, min_pixels=4), (32, 32))
+    spec = replace(spec, image_size=(32, 40))  # of which 64x64 pixels are 32x32
+    scores = ObjectScores(spec, ObjectsConfig(components=True, min_pixels=4))
     masks = torch.zeros(1, 64, 64, dtype=torch.long)
     masks[0, :10, :10], masks[0, 20:24, :4], masks[0, 40:43, :5] = 1, 2, 2  # of the last not 4 pixels at 32x32
     found = torch.zeros(3, 64, 64, dtype=torch.bool)

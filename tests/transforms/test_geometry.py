@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from brainseg.transforms import RandomFlip, RandomRotate90, RandomTranspose, Resize
 from brainseg.transforms.base import SymmetryTransform
@@ -148,6 +148,54 @@ def test_labels_are_resized_to_the_nearest_pixel_as_interpolate_does(
     expected = F.interpolate(labels[None].double(), (new_height, new_width), mode="nearest-exact")[0]
     _, resized = Resize((new_height, new_width))(torch.zeros(1, 1, height, width), labels)
     assert torch.equal(resized, expected.long())
+
+
+@given(sides, sides, sides, sides)
+def test_what_keeps_its_aspect_ratio_is_as_large_as_pillow_makes_it(
+    height: int, width: int, new_height: int, new_width: int
+) -> None:
+    image = np.random.default_rng(0).random((height, width), dtype=np.float32)
+    resize = Resize((new_height, new_width), keep_aspect_ratio=True)
+    rows, columns = resize.content_size(height, width)
+    assume(min(rows, columns) > 1)
+    scaled = ImageOps.contain(Image.fromarray(image), (new_width, new_height), Image.Resampling.BILINEAR)
+    # Pillow rounds half a pixel to the even number.
+    assert abs(scaled.height - rows) <= 1
+    assert abs(scaled.width - columns) <= 1
+    expected = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
+    resized, labels = resize(torch.from_numpy(image)[None, None], torch.ones(1, height, width, dtype=torch.int64))
+    assert resized.shape[2:] == labels.shape[1:] == (new_height, new_width)
+    np.testing.assert_allclose(resized[0, 0, :rows, :columns], expected, atol=1e-5)
+    assert resized[..., rows:, :].eq(0).all()
+    assert resized[..., columns:].eq(0).all()
+    assert labels[:, :rows, :columns].eq(1).all()
+    assert labels.sum() == rows * columns
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((240, 155), (256, 165)), ((155, 240), (165, 256)), ((512, 512), (256, 256)), ((2000, 1), (256, 1))],
+)
+def test_the_longer_side_fits(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert Resize(256, keep_aspect_ratio=True).content_size(*size) == expected
+    assert Resize(256).content_size(*size) == (256, 256)
+
+
+@pytest.mark.parametrize("keep_aspect_ratio", [False, True])
+def test_a_resized_image_comes_back(keep_aspect_ratio: bool) -> None:
+    rows, columns = torch.arange(60.0)[:, None] / 60, torch.arange(40.0) / 40
+    image = (rows + columns)[None, None]
+    resize = Resize((96, 90), keep_aspect_ratio=keep_aspect_ratio)
+    back = resize.undo(resize(image), (60, 40))
+    # To a tenth of a pixel, but at the border.
+    torch.testing.assert_close(back[..., 2:-2, 2:-2], image[..., 2:-2, 2:-2], atol=0.1 / 60, rtol=0)
+
+
+@pytest.mark.parametrize("side", [16, 32, 50])
+def test_what_has_the_shape_of_the_size_is_resized_as_ever(side: int) -> None:
+    images, masks = torch.rand(2, 3, side, side), torch.randint(0, 3, (2, side, side))
+    for ours, theirs in zip(Resize(32, keep_aspect_ratio=True)(images, masks), Resize(32)(images, masks), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("size", [(40, 56), (100, 90)])

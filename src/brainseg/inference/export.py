@@ -15,11 +15,11 @@ from torch.export import Dim, ExportedProgram
 
 from brainseg.checks import check_choice
 from brainseg.inference.foreign import check_logits, find_queries, find_spec, frozen_copy
-from brainseg.inference.part import check_whole, logits_of_part
+from brainseg.inference.part import check_whole, logits_of_part, resize_of
 from brainseg.models import ModelSpec, SegmentationModel
 from brainseg.models.files import CONFIG, config_text
 from brainseg.transforms import create_transform
-from brainseg.transforms.geometry import resize_bilinear
+from brainseg.transforms.geometry import pad_to, resize_bilinear, top_left
 
 Outputs = Literal["logits", "queries"]
 QUERIES = ("pred_logits", "pred_masks", "pred_boxes")
@@ -49,7 +49,8 @@ def export(
             it if they are too large for the format. None: no file.
         outputs: "queries" for what a network says of its queries (Mask DINO): in place of the logits a dictionary, and
             outputs of the ONNX model, `pred_logits` (B, Q, K), `pred_masks` (B, Q, H/4, W/4) and `pred_boxes` (B, Q, 4)
-            of `QueryPredictions`, which they make again for `instance_inference` and others.
+            of `QueryPredictions`, which they make again for `instance_inference` and others. These want
+            `image_size=Resize(spec.image_size, keep_aspect_ratio=spec.keep_aspect_ratio).content_size(height, width)`.
         normalize: False leaves size, crop and normalization out: the program is the network alone, which wants images
             as `model.spec` says.
         spec: in place of the network's own; that of a network that is none of ours.
@@ -102,24 +103,28 @@ class _FromRaw(nn.Module):
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
-        self.network, self.spec = network, spec
+        self.network, self.spec, self.resize = network, spec, resize_of(spec)
         self.normalize = None if spec.normalization is None else create_transform(spec.normalization)
         # A normalization draws nothing, but a chain of them keeps its parts' parameters.
         shape = (2, 1, 64, 64)
         self.parameters_of_normalize = None if self.normalize is None else self.normalize.draw(shape, torch.Generator())
 
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
-        raw = images if self.spec.image_size is None else resize_bilinear(images, self.spec.image_size)
-        x = raw
+        height, width = images.shape[-2:]
+        if self.resize is None:
+            x = raw = images
+        else:
+            seen = self.resize.content_size(height, width)
+            x = raw = pad_to(resize_bilinear(images, seen), self.resize.size)
         if self.normalize is not None:
             x, _ = self.normalize.apply(x, None, self.parameters_of_normalize)
         if self.spec.crop is None:
             answer: Tensor | dict[str, Tensor] = self.network(x)
         else:
             answer = logits_of_part(self.network, raw, x, self.spec)
-        if self.spec.image_size is None or isinstance(answer, dict):
+        if self.resize is None or isinstance(answer, dict):
             return answer
-        return resize_bilinear(answer, (images.shape[-2], images.shape[-1]))
+        return resize_bilinear(top_left(answer, self.resize.content_size(height, width)), (height, width))
 
 
 def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None, outputs: Outputs) -> ExportedProgram:

@@ -1,4 +1,4 @@
-"""The part around the head that a network sees, and its logits in the whole image again."""
+"""What a network sees of an image: its size, and the part around the head, whose logits come back in the whole."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,15 @@ import torch
 from torch import Tensor
 
 from brainseg.models import ModelSpec
-from brainseg.transforms import CropToHead
+from brainseg.transforms import CropToHead, Resize
 
 # A probability of 1e-13, finite in half precision as well.
 NOTHING = -30.0
+
+
+def resize_of(spec: ModelSpec) -> Resize | None:
+    """How images get the size at which the network sees them; None: they have it."""
+    return None if spec.image_size is None else Resize(spec.image_size, keep_aspect_ratio=spec.keep_aspect_ratio)
 
 
 def logits_of_part(network: Callable[[Tensor], Tensor], raw: Tensor, images: Tensor, spec: ModelSpec) -> Tensor:

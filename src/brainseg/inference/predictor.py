@@ -17,13 +17,14 @@ from brainseg.inference.backends import Backend, create_backend
 from brainseg.inference.components import postprocess
 from brainseg.inference.foreign import check_logits, find_queries, find_spec
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
-from brainseg.inference.part import check_whole, logits_of_part
+from brainseg.inference.part import check_whole, logits_of_part, resize_of
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows
 from brainseg.models import ModelSpec, Postprocessing, QueryPredictions, SegmentationModel, create_model
 from brainseg.models.files import find_members, read_config, write_ensemble
 from brainseg.models.mask_dino import Instances, instance_inference, semantic_logits
-from brainseg.transforms import Resize, create_transform
+from brainseg.transforms import create_transform
+from brainseg.transforms.geometry import pad_to
 
 
 class Predictor:
@@ -37,7 +38,8 @@ class Predictor:
         threshold: in place of the spec's, if given.
         tta: average the logits over the eight turns and flips of the image (test-time augmentation).
         windows: see images larger than the spec's `image_size` window by window and not resized, all of them even if
-            the spec has a `crop`.
+            the spec has a `crop`. A side that is smaller is filled up with 0 where the aspect ratio is kept; else both
+            must be larger.
         device: None for a GPU if there is one; "onnxruntime" has the CPU alone.
         backend: "torch"; "compile": by `optimize(model, compile=True)`, which takes up to a minute and a C++ compiler
             the first time, and is kept for later processes; "onnxruntime" (extra `export`). The masks are the same; the
@@ -81,6 +83,7 @@ class Predictor:
                 "windows out (or name one in Python: image_size=(height, width))"
             )
         self.tta, self.windows = tta, windows
+        self.resize = resize_of(self.spec)
         self.normalize = None if self.spec.normalization is None else create_transform(self.spec.normalization)
         self._forward = create_backend(backend, self.model, self.spec)
 
@@ -95,7 +98,8 @@ class Predictor:
             return Ensemble.from_folders([found, *others], **arguments)
         model = SegmentationModel.from_pretrained(found)
         if read_config(found).spec is None and arguments.get("spec") is None:
-            model.spec = _with(model.spec, _image_size_of_run(found.parent), None)
+            spec = replace(model.spec, keep_aspect_ratio=False)
+            model.spec = _with(spec, _image_size_of_run(found.parent), None)
         return cls(model, **arguments)
 
     @classmethod
@@ -119,26 +123,37 @@ class Predictor:
         Raises:
             ValueError: values beyond [0, 1], or channels or sides that the network does not take.
         """
-        size = (images.shape[-2], images.shape[-1])
-        wanted = self.spec.image_size or size
-        in_windows = self.windows and size[0] >= wanted[0] and size[1] >= wanted[1]
+        height, width = images.shape[-2:]
         with torch.inference_mode(), _evaluating(self.model):
-            raw = self._resized(images, size if in_windows else wanted)
+            images = self._checked(images)
+            if self.windows and self._has_windows(height, width):
+                return self._over_windows(images)
+            raw = images if self.resize is None else self.resize(images)
             images = self._normalized(raw)
-            if in_windows:
-                return mean_over_windows(self._network, images, wanted)
             if self.spec.crop is None:
                 logits = self._network(images)
             else:
                 logits = logits_of_part(self._network, raw, images, self.spec)
-            return logits if wanted == size else Resize(size)(logits)
+            return logits if self.resize is None else self.resize.undo(logits, (height, width))
 
-    def _resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Images on the network's device, in its dtype, of this size."""
+    def _has_windows(self, *size: int) -> bool:
+        """Whether images are so large that they are not resized."""
+        assert self.spec.image_size is not None
+        larger = [side >= wanted for side, wanted in zip(size, self.spec.image_size, strict=True)]
+        return any(larger) if self.spec.keep_aspect_ratio else all(larger)
+
+    def _over_windows(self, images: Tensor) -> Tensor:
+        window, size = self.spec.image_size, (images.shape[-2], images.shape[-1])
+        assert window is not None
+        if any(side < least for side, least in zip(size, window, strict=True)):
+            images = pad_to(images, (max(size[0], window[0]), max(size[1], window[1])))
+        return mean_over_windows(self._network, self._normalized(images), window)[..., : size[0], : size[1]]
+
+    def _checked(self, images: Tensor) -> Tensor:
+        """Images on the network's device, in its dtype."""
         check_unit_range(images)
         self._check_channels(images)
-        images = images.to(self.device, _dtype(self.model))
-        return images if images.shape[2:] == size else Resize(size)(images)
+        return images.to(self.device, _dtype(self.model))
 
     def _normalized(self, images: Tensor) -> Tensor:
         return images if self.normalize is None else self.normalize(images)
@@ -210,8 +225,8 @@ class Predictor:
         predictions = self._queries(images)
         with torch.inference_mode():
             logits = semantic_logits(predictions)
-            if logits.shape[-2:] != images.shape[-2:]:
-                logits = Resize((images.shape[-2], images.shape[-1]))(logits)
+            if self.resize is not None:
+                logits = self.resize.undo(logits, (images.shape[-2], images.shape[-1]))
         return logits, self._instances(predictions, images, None)
 
     def _queries(self, images: Tensor) -> QueryPredictions:
@@ -220,13 +235,14 @@ class Predictor:
             raise ValueError("objects of turned images and of windows have no mean; predict instances without")
         check_whole(self.spec)
         with torch.inference_mode(), _evaluating(self.model):
-            size = self.spec.image_size or (images.shape[-2], images.shape[-1])
-            return queries(self._normalized(self._resized(images, size)))
+            images = self._checked(images)
+            return queries(self._normalized(images if self.resize is None else self.resize(images)))
 
     def _instances(self, predictions: QueryPredictions, images: Tensor, min_score: float | None) -> list[Instances]:
         size = (images.shape[-2], images.shape[-1])
+        seen = None if self.resize is None else self.resize.content_size(*size)
         with torch.inference_mode():
-            found = instance_inference(predictions, output_size=size, things=self.spec.foreground, min_score=min_score)
+            found = instance_inference(predictions, seen, size, things=self.spec.foreground, min_score=min_score)
         return [each.to("cpu") for each in found]
 
     def volume(

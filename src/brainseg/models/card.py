@@ -44,4 +44,6 @@ def _size(spec: ModelSpec) -> str:
     if spec.image_size is None:
         return "any size"
     resized = "resized to {}x{}".format(*spec.image_size)
+    if spec.keep_aspect_ratio:
+        resized += ", other shapes filled up"
     return resized if spec.crop is None else "{}, of which {}x{} around the head".format(resized, *spec.crop)

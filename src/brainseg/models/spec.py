@@ -56,6 +56,8 @@ class ModelSpec:
         threshold: probability above which a pixel is foreground, strictly: one number, or one for each class. None for
             "multiclass", where the most likely class is taken.
         image_size: height and width at which the network sees the images; logits are resized back. None: as they are.
+        keep_aspect_ratio: images of another shape than `image_size` are scaled until the longer side fits, and filled
+            up with 0 below and to the right (`transforms.Resize`). False: they are stretched.
         crop: height and width, in pixels at `image_size`, of the part around the head (`transforms.CropToHead`) that
             the network sees; beyond it there is nothing but background. None: all of the image.
         normalization: name and arguments of the transform from images in [0, 1], channels as stored, to what the
@@ -76,6 +78,7 @@ class ModelSpec:
     class_names: tuple[str, ...] = ("foreground",)
     threshold: float | tuple[float, ...] | None = None
     image_size: tuple[int, int] | None = None
+    keep_aspect_ratio: bool = True
     crop: tuple[int, int] | None = None
     normalization: dict[str, Any] | None = None
     channel_names: tuple[str, ...] | None = None
@@ -96,6 +99,8 @@ class ModelSpec:
         crop = None if self.crop is None else tuple(check_counts("crop", self.crop, 2))
         if crop is not None and (size is None or crop[0] > size[0] or crop[1] > size[1]):
             raise ValueError(f"crop is a part of the image at image_size, got crop {crop} of image_size {size}")
+        if not isinstance(self.keep_aspect_ratio, bool):
+            raise ValueError(f"keep_aspect_ratio must be True or False, got {self.keep_aspect_ratio!r}")
         channel = self.shown_channel
         if channel is not None and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
             raise ValueError(f"shown_channel must be an index from 0 or None, got {channel!r}")
@@ -184,7 +189,9 @@ class ModelSpec:
         steps = values.get("postprocessing", {})
         if not isinstance(steps, Mapping):
             raise ValueError(f"postprocessing must be a mapping of steps, got {steps!r}")
-        return cls(**{**values, "postprocessing": Postprocessing(**steps)})
+        # Where nothing is said of it the weights were trained on stretched images.
+        given = {"keep_aspect_ratio": False, **values, "postprocessing": Postprocessing(**steps)}
+        return cls(**given)
 
 
 def _check_names(kind: str, names: Any) -> tuple[str, ...]:

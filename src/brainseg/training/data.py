@@ -24,14 +24,15 @@ class SliceDataModule(LightningDataModule):
         config: the data section of a run.
         split: patients of each part, or slices.
         seed: of the order.
+        keep_aspect_ratio: as in `ModelSpec`; runs from before there was a choice go on with stretched slices.
     """
 
-    def __init__(self, config: DataConfig, split: Parts, *, seed: int) -> None:
+    def __init__(self, config: DataConfig, split: Parts, *, seed: int, keep_aspect_ratio: bool = True) -> None:
         super().__init__()
         self.config, self.seed = config, seed
         self.train_set = open_part(config, split, "train")
         self.val_set = open_part(config, split, "validation")
-        self.collate = Collate(config.size)
+        self.collate = Collate(config.size, keep_aspect_ratio=keep_aspect_ratio)
         _check_shapes([*self.train_set.shapes, *self.val_set.shapes], one_size=config.size is None)
 
     def train_dataloader(self) -> DataLoader[Sample]:
@@ -77,10 +78,11 @@ class Collate:
 
     Args:
         size: height and width, or None to leave them.
+        keep_aspect_ratio: as in `Resize`; pixels that fill up are background.
     """
 
-    def __init__(self, size: tuple[int, int] | None) -> None:
-        self.resize = None if size is None else Resize(tuple(size))
+    def __init__(self, size: tuple[int, int] | None, *, keep_aspect_ratio: bool) -> None:
+        self.resize = None if size is None else Resize(tuple(size), keep_aspect_ratio=keep_aspect_ratio)
 
     def __call__(self, samples: list[Sample]) -> dict[str, Any]:
         if self.resize is not None:

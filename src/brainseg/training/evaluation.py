@@ -289,7 +289,7 @@ def _score(
     scores.add_metrics(create_details(len(names)))
     objects = None
     if isinstance(predictor.model, MaskDINO):
-        objects = ObjectScores(predictor.spec, objects_config, predictor.spec.image_size)
+        objects = ObjectScores(predictor.spec, objects_config)
     spacings = dataset.spacings if isinstance(dataset, VolumeDataset) else [(1.0, 1.0, 1.0)] * len(dataset)
     stretches = (rows / columns for _, rows, columns in spacings)
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):

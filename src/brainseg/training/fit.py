@@ -77,7 +77,8 @@ def prepare(
     if trainer.is_global_zero and config.data.split_by == "slice":
         warnings.warn(LEAK, stacklevel=3)
     seed_everything(config.seed, verbose=False)
-    data = SliceDataModule(config.data, split, seed=config.seed)
+    keeps = spec is None or spec.keep_aspect_ratio
+    data = SliceDataModule(config.data, split, seed=config.seed, keep_aspect_ratio=keeps)
     data.check_share(trainer.world_size)
     slices = data.train_set
     if config.data.format == "volumes":  # other folders, evaluated later, may hold other sequences besides

@@ -1,5 +1,6 @@
 """What an evaluation reports of objects beside the scores of masks."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -7,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from brainseg.inference.part import resize_of
 from brainseg.metrics import MeanAveragePrecision, PanopticQuality
 from brainseg.models import ModelSpec
 from brainseg.models.mask_dino import Instances
@@ -23,13 +25,11 @@ class ObjectScores:
 
     Args:
         spec: of the network.
-        config: which objects of a mask there are.
-        image_size: height and width at which the network saw them, whose pixels `min_pixels` counts; None for those of
-            the masks.
+        config: which objects of a mask there are; `min_pixels` counts those that the network saw.
     """
 
-    def __init__(self, spec: ModelSpec, config: ObjectsConfig, image_size: tuple[int, int] | None) -> None:
-        self.spec, self.config, self.image_size = spec, config, image_size
+    def __init__(self, spec: ModelSpec, config: ObjectsConfig) -> None:
+        self.spec, self.config, self.resize = spec, config, resize_of(spec)
         self._precisions: dict[str, MeanAveragePrecision] = {
             f"mask AP{percent}": MeanAveragePrecision(
                 spec.num_classes, iou_thresholds=iou_thresholds, average="none", sync_on_compute=False
@@ -78,7 +78,8 @@ class ObjectScores:
 
     def _counted_on(self, masks: Tensor) -> ObjectsConfig:
         """With `min_pixels` in pixels of these masks."""
-        if self.image_size is None:
+        if self.resize is None:
             return self.config
-        pixels = masks.shape[-2] * masks.shape[-1] / (self.image_size[0] * self.image_size[1])
+        height, width = masks.shape[-2:]
+        pixels = height * width / math.prod(self.resize.content_size(height, width))
         return ObjectsConfig(self.config.components, max(1, round(self.config.min_pixels * pixels)))

@@ -102,7 +102,8 @@ class SegmentationTask(LightningModule):
             # Of the three sequences of the LGG data FLAIR shows tumour best.
             channel = 1 if config.data.format == "lgg" else None
             size = config.data.size
-            spec = replace(spec, image_size=size, crop=None, normalization=normalization, shown_channel=channel)
+            spec = replace(spec, image_size=size, keep_aspect_ratio=True, crop=None)
+            spec = replace(spec, normalization=normalization, shown_channel=channel)
         else:
             self.input = None if spec.normalization is None else create_transform(spec.normalization)
         self.model.spec = spec

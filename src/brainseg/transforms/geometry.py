@@ -132,38 +132,80 @@ class Resize(Transform):
     Args:
         size: height and width in pixels, or one number for both.
         soft_masks: masks are floating point with values between 0 and 1, and are resized as the images are.
+        keep_aspect_ratio: scale both sides alike, until the longer one fits, and fill images and masks up with 0 below
+            and to the right, where networks pad. False: each side by itself, which distorts what is not of the
+            size's shape.
+
+    >>> resize = Resize(256, keep_aspect_ratio=True)
+    >>> resize(torch.rand(1, 3, 240, 155)).shape, resize.content_size(240, 155)
+    (torch.Size([1, 3, 256, 256]), (256, 165))
     """
 
-    def __init__(self, size: int | Sequence[int], *, soft_masks: bool = False) -> None:
+    def __init__(self, size: int | Sequence[int], *, soft_masks: bool = False, keep_aspect_ratio: bool = False) -> None:
         size = check_size(size)
-        super().__init__(size=size, soft_masks=soft_masks)
+        super().__init__(size=size, soft_masks=soft_masks, keep_aspect_ratio=keep_aspect_ratio)
         self.size = size
         self.soft_masks = soft_masks
+        self.keep_aspect_ratio = keep_aspect_ratio
+
+    def content_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that images of this size have in the resized ones, from the first pixel on."""
+        return fitted_size((height, width), self.size) if self.keep_aspect_ratio else self.size
+
+    def undo(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """What a network says of resized images, (B, K, *self.size), at the size that the images had, bilinearly."""
+        return x if size == self.size else resize_bilinear(top_left(x, self.content_size(*size)), size)
 
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
         if images.shape[-2:] == self.size:
             return images, masks
+        size = self.content_size(images.shape[-2], images.shape[-1])
         if masks is not None:
-            masks = self._resize_soft(masks) if self.soft_masks else _resize_nearest(masks, self.size)
-        return resize_bilinear(images, self.size), masks
+            masks = self._resize_soft(masks, size) if self.soft_masks else _resize_nearest(masks, size)
+            masks = pad_to(masks, self.size)
+        return pad_to(resize_bilinear(images, size), self.size), masks
 
     def output_shape(self, batch_shape: Sequence[int]) -> Sequence[int]:
         return (*batch_shape[:2], *self.size)
 
-    def _resize_soft(self, masks: Tensor) -> Tensor:
+    def _resize_soft(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
         if not masks.is_floating_point():
             raise ValueError(
                 f"soft masks are floating point, got {masks.dtype}; build Resize with soft_masks=False for labels"
             )
-        return (
-            resize_bilinear(masks[:, None], self.size)[:, 0] if masks.dim() == 3 else resize_bilinear(masks, self.size)
-        )
+        return resize_bilinear(masks[:, None], size)[:, 0] if masks.dim() == 3 else resize_bilinear(masks, size)
 
 
 def resize_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Images (B, C, H, W) of another height and width, with antialiasing where they shrink."""
     # Not every device resizes half types with antialiasing.
     return F.interpolate(widen(images), size, mode="bilinear", antialias=True).to(images.dtype)
+
+
+def fitted_size(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what has this size, both scaled alike, to the nearest pixel, to the largest that fits."""
+    (height, width), (rows, columns) = size, into
+    # In integers, and without a branch, so that an exported program computes it for every size.
+    scaled_height = (2 * height * columns + width) // (2 * width)
+    scaled_width = (2 * width * rows + height) // (2 * height)
+    return _between_1_and(rows, scaled_height), _between_1_and(columns, scaled_width)
+
+
+def _between_1_and(most: int, side: int) -> int:
+    result: int = torch.sym_min(most, torch.sym_max(1, side))  # type: ignore[no-untyped-call]
+    return result
+
+
+def pad_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Adds zeros below and to the right of (..., h, w) until it has a size that is no smaller."""
+    # Always some, and a part of it: an exporter takes a padding by none for another program.
+    return F.pad(x, (0, size[1], 0, size[0]))[..., : size[0], : size[1]]
+
+
+def top_left(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The first rows and columns of (..., h, w), so many as the size says."""
+    # One more than there are, since an exporter takes a part that is the whole for another program.
+    return F.pad(x, (0, 1, 0, 1))[..., : size[0], : size[1]]
 
 
 def _resize_nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
