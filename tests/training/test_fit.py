@@ -104,10 +104,15 @@ def test_best_weights_are_those_of_the_best_epoch(run: Path) -> None:
     assert model.normalization == {"name": "ForegroundZScore", "arguments": {"fraction": 0.1}}
 
 
-def test_the_last_checkpoint_says_what_its_weights_mean(run: Path) -> None:
+def test_the_last_checkpoint_says_what_its_weights_mean(run: Path, tmp_path: Path) -> None:
     best = SegmentationModel.from_pretrained(run)
     assert best.spec.class_names == ("tumour",)
     assert create_model("unext_tiny", weights=run / "last.ckpt").spec == best.spec
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    del checkpoint["spec"]["keep_aspect_ratio"]  # before there was a choice
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    former = create_model("unext_tiny", weights=tmp_path / "last.ckpt").spec
+    assert former == replace(best.spec, keep_aspect_ratio=False)
 
 
 @pytest.fixture(scope="module")

@@ -234,8 +234,9 @@ def _outcome(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _spec_of(checkpoint: Mapping[str, Any]) -> ModelSpec | None:
     spec = checkpoint.get("spec")
-    if not isinstance(spec, Mapping) or spec.keys() != ModelSpec().to_json().keys():
-        return None  # of another library
+    # Of another library, unless it says this; attributes that came later may be missing.
+    if not isinstance(spec, Mapping) or not spec.keys() >= {"task", "class_names", "threshold"}:
+        return None
     return ModelSpec.from_json(spec)
 
 
