@@ -146,6 +146,20 @@ def test_names_that_would_collide_are_an_error(run: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+def test_folders_of_one_name_are_not_one_patient(run: Path, tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write(tmp_path / "in" / patient / "flair" / f"{patient}_1.png", (32, 32, 3))
+    folders = [tmp_path / "in" / patient / "flair" for patient in ("p1", "p2")]
+    with pytest.raises(ValueError, match=r"p1/flair and .*p2/flair would be one patient, flair; give a folder above"):
+        predict(run, folders, tmp_path / "out", patients=True)
+    with pytest.raises(ValueError, match="would be one patient, flair"):
+        predict(run, [next(folder.iterdir()) for folder in folders], tmp_path / "out", patients=True)
+    assert not (tmp_path / "out").exists()
+    assert predict(run, folders, tmp_path / "images") == 2  # each by itself they have names of their own
+    predict(run, [tmp_path / "in"], tmp_path / "above", patients=True)
+    assert [row["patient"] for row in table(tmp_path / "above")] == ["p1/flair", "p2/flair"]
+
+
 @pytest.mark.parametrize(("given", "message"), [("nowhere", "no file or folder"), ("empty", "holds no images")])
 def test_missing_images_are_an_error(run: Path, tmp_path: Path, given: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -280,6 +294,7 @@ def test_several_models_are_an_ensemble(run: Path, scans: Path, tmp_path: Path) 
         ({"postprocessing": Postprocessing(smooth=True)}, "predict with patients=True"),
         ({"spacing": (1.0, 0.0, 1.0)}, "spacing must be three positive numbers"),
         ({"patients": True, "postprocessing": Postprocessing(min_volume=1)}, "min_volume=1.0 ml needs the spacing"),
+        ({"sequences": ["t1", "flair", "t1ce"]}, "sequences are volumes, and none was given"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(

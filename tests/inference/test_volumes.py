@@ -149,6 +149,48 @@ def test_images_of_nnunet_come_by_the_names_of_its_description(cases: Path, tmp_
     assert find_scans(folder, None, 2)[0].images == (second, first)  # by name, as a data set without names
 
 
+def test_results_beside_the_volumes_are_not_predicted_again(cases: Path, tmp_path: Path) -> None:
+    images = [cases / "p1" / f"p1_{name}.nii.gz" for name in ("flair", "t1")]
+    copies = [tmp_path / "p1" / path.name for path in images]
+    numbered = [tmp_path / "imagesTs" / f"p1_{number:04}.nii.gz" for number in range(2)]
+    for path, *places in zip(images, copies, numbered, strict=True):
+        for place in places:
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(path.read_bytes())
+    model = weights(tmp_path / "weights", 2)
+    for folder in ("p1", "imagesTs"):
+        output = tmp_path / folder
+        assert [predict(model, [tmp_path / folder], output, skip_existing=again) for again in (False, True)] == [1, 1]
+    (tmp_path / "p1" / "p1_mask_0.nii.gz").write_bytes(images[0].read_bytes())
+    (scan,) = find_scans(tmp_path / "p1", None, 2)
+    assert scan.images == tuple(copies)
+    (scan,) = find_scans(tmp_path / "p1", ("t1", "mask"), 2)  # of a network that takes the mask of a brain
+    assert scan.images == (copies[1], tmp_path / "p1" / "p1_mask.nii.gz")
+
+
+def test_a_folder_of_labels_alone_is_an_error(cases: Path, tmp_path: Path) -> None:
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "p1" / "p1_seg.nii.gz").write_bytes((cases / "p1" / "p1_seg.nii.gz").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"holds labels and masks alone, such as p1_seg.nii.gz; give the"):
+        predict(weights(tmp_path / "weights", 2), [tmp_path / "p1"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_beside_volumes_are_not_left_out_without_a_word(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "p1" / "p1_t1.nii.gz", np.zeros(SHAPE, np.int16))
+    Image.new("L", (40, 40)).save(tmp_path / "in" / "slice.png")
+    Image.new("L", (40, 40)).save(tmp_path / "in" / "old_overlay.png")
+    model = weights(tmp_path / "weights", 1)
+    with pytest.raises(ValueError, match=r"holds volumes, and images such as slice.png; predict"):
+        predict(model, [tmp_path / "in"], tmp_path / "out")
+    assert predict(model, [tmp_path / "in" / "p1", tmp_path / "in" / "slice.png"], tmp_path / "out") == 2
+
+
+def test_the_spacing_of_volumes_is_not_given(cases: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="spacing of volumes is that of their headers; leave it out"):
+        predict(weights(tmp_path / "weights", 2), [cases], tmp_path / "out", spacing=(5, 1, 1))
+
+
 def test_two_files_of_one_sequence_are_named(tmp_path: Path) -> None:
     for name in ("p1_t1.nii", "p1-T1.nii.gz"):
         save(tmp_path / "p1" / name, np.zeros(SHAPE, np.uint8))

@@ -1,6 +1,5 @@
 """Masks and overlays of image files."""
 
-import re
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from brainseg.inference.components import voxel_volume
 from brainseg.inference.jobs import Job, Manner, Outcome, do
 from brainseg.inference.page import prediction_page
 from brainseg.inference.processes import check_devices, do_in_processes
-from brainseg.inference.results import kinds, result_path
+from brainseg.inference.results import RESULT, kinds, result_path
 from brainseg.inference.volumes import Scan, find_scans, holds_volumes, volume_path
 from brainseg.models import Postprocessing
 from brainseg.report import Pictures, check_pages, read_rows, write_page, write_rows
@@ -39,7 +38,6 @@ class PredictionError(ValueError):
         self.reasons, self.done = list(reasons), done
 
 
-RESULT = re.compile(r"_(mask(_\d+)?|labels|instances|overlay)$")
 TABLE, PAGE = "volumes.csv", "report.html"
 
 
@@ -84,7 +82,7 @@ def predict(
         patients: the images of one folder are the slices of a patient, in the order of the numbers in their names, and
             `postprocessing` is done to them together.
         postprocessing: None for that of the weights.
-        spacing: of slices, rows and columns in mm, for millilitres and millimetres.
+        spacing: of slices, rows and columns of images in mm, for millilitres and millimetres; volumes have their own.
         probabilities: write `<name>_probabilities.npy` too, (K, H, W) float32, before any postprocessing.
         skip_existing: leave images alone whose overlays are there, and volumes whose masks are there, if the table has
             their rows.
@@ -99,13 +97,19 @@ def predict(
         FileNotFoundError: no such model, file or folder, or a folder without images.
         PredictionError: files that are no images, may not be read, or have channels or sides that the network does not
             take, and patients one of whose slices is such a file; raised after all others are predicted.
-        ValueError: two images whose results would have one name, or arguments that do not fit each other.
+        ValueError: two images whose results would have one name, two folders of one name for `patients`, images beside
+            volumes in a folder, or arguments that do not fit each other or what is predicted.
         ChildProcessError: one of several processes was killed.
         OSError: results cannot be written.
     """
     check_there(images)
     volumes = [path for path in images if holds_volumes(path)]
     images = [path for path in images if path not in volumes]
+    _check_volumes_alone(volumes)
+    if sequences is not None and not volumes:
+        raise ValueError("sequences are volumes, and none was given; channels of images come as the files have them")
+    if spacing is not None and volumes and not images:
+        raise ValueError("spacing of volumes is that of their headers; leave it out, and repair headers that are wrong")
     if postprocessing is not None and not patients and images:
         raise ValueError("postprocessing is done to the slices of a patient together; predict with patients=True")
     if spacing is not None:
@@ -173,6 +177,16 @@ def check_there(images: Sequence[Path]) -> None:
     """FileNotFoundError that names all that are not there, before the first is predicted."""
     if missing := [str(path) for path in images if not path.exists()]:
         raise FileNotFoundError(f"there is no file or folder {', '.join(missing)}; nothing was predicted")
+
+
+def _check_volumes_alone(folders: Sequence[Path]) -> None:
+    """ValueError for images in a folder that is read as one of volumes, which would be left out without a word."""
+    for folder in folders:
+        if folder.is_dir() and (paths := _images_in(folder)):
+            raise ValueError(
+                f"{folder} holds volumes, and images such as {paths[0].relative_to(folder)}; predict the folders of "
+                "volumes and of images apart, or move one of them away"
+            )
 
 
 class _Table:
@@ -249,11 +263,22 @@ def _results(files: Scan | Mapping[Path, Path], manner: Manner) -> list[Path]:
 
 
 def _scans(found: Mapping[Path, Path], *, by_folder: bool) -> dict[str, dict[Path, Path]]:
-    """What is predicted together, by its name in the table: each image by itself, or the slices of each folder."""
+    """What is predicted together, by its name in the table: each image by itself, or the slices of each folder.
+
+    Raises:
+        ValueError: two folders of one name, whose slices would be one patient's.
+    """
     scans: dict[str, dict[Path, Path]] = {}
+    folders: dict[str, Path] = {}
     for target, path in sorted(found.items(), key=lambda item: natural_order(item[0].as_posix())):
-        folder = target.parent.as_posix() if target.parent.name else path.absolute().parent.name
-        scans.setdefault(folder if by_folder else target.as_posix(), {})[target] = path
+        name, folder = target.as_posix(), path.absolute().parent
+        if by_folder:
+            name = target.parent.as_posix() if target.parent.name else folder.name
+            if (other := folders.setdefault(name, folder)) != folder:
+                raise ValueError(
+                    f"{other} and {folder} would be one patient, {name}; give a folder above, or predict them apart"
+                )
+        scans.setdefault(name, {})[target] = path
     return scans
 
 
@@ -262,7 +287,7 @@ def find_places(images: Sequence[Path]) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     for given in images:
         if given.is_dir():
-            paths = [path for path in find_images(given) if not RESULT.search(stem_of(path))]
+            paths = _images_in(given)
             if not paths:
                 raise FileNotFoundError(
                     f"{given} holds no images: {what_lies_in(given)} (files called *_mask and *_overlay are left out)"
@@ -275,3 +300,8 @@ def find_places(images: Sequence[Path]) -> dict[Path, Path]:
                 raise ValueError(f"{path} and {found[target]} would share the name {target}; predict them apart")
             found[target] = path
     return found
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images of a folder but for results of an earlier call."""
+    return [path for path in find_images(folder) if not RESULT.search(stem_of(path))]

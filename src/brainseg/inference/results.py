@@ -1,5 +1,6 @@
 """What is written of a prediction, of slices and of volumes alike."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from brainseg._whole import written_whole
 from brainseg.models import ModelSpec
 
 LABELS = "labels"
+RESULT = re.compile(r"_(mask(_\d+)?|labels|instances|overlay)$")
+"""The end of the name of what is written, without suffix."""
 
 
 def by_kind(masks: Tensor, spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:

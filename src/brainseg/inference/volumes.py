@@ -17,7 +17,7 @@ from brainseg.data.volumes import DESCRIPTION, LABEL, NUMBERED, Description, com
 from brainseg.inference.components import postprocess
 from brainseg.inference.measures import Measures, measure
 from brainseg.inference.predictor import Predictor
-from brainseg.inference.results import by_kind, read_foreground, write_probabilities
+from brainseg.inference.results import RESULT, by_kind, read_foreground, write_probabilities
 from brainseg.models import ModelSpec, Postprocessing
 from brainseg.report import Pictures
 from brainseg.visualization import brightened
@@ -49,20 +49,26 @@ def find_scans(given: Path, sequences: Sequence[str] | None, channels: int | Non
         given: a file, which is a patient of one channel, or a folder: files called `<case>_<sequence>.nii.gz` in a
             folder `<case>`; labels, `<case>_seg.nii.gz`, are left out. Or nnU-Net's, `<case>_0000.nii.gz` and so on,
             whose channels are named by the `dataset.json` in it or above it, or else come in the network's order.
+            What is called as our results, `<case>_mask.nii.gz`, is left out unless a sequence names it.
         sequences: names of the channels, in their order, capitals or not; None for all, in alphabetical order.
         channels: how many the network takes, if it says so.
 
     Raises:
-        FileNotFoundError: a sequence is missing.
+        FileNotFoundError: a sequence is missing, or there is nothing but labels and masks.
         ValueError: other numbers of sequences than the network takes, or two files of one.
     """
     if given.is_file():
         return [Scan(volume_name(given), _checked(given, (given,), sequences, channels))]
-    paths = find_volumes(given)
+    found = find_volumes(given)
+    paths = [path for path in found if not _is_result(path, sequences or ())]
     if all(path.parent == given and NUMBERED.fullmatch(_name_in(given, path)) for path in paths):
         cases = _numbered(given, paths, sequences or ())
     else:
         cases = _named(paths)
+    if not cases:
+        raise FileNotFoundError(
+            f"{given} holds labels and masks alone, such as {found[0].name}; give the folder of the images"
+        )
     scans = []
     for folder, volumes in cases.items():
         wanted = sorted(volumes) if sequences is None else [name.lower() for name in sequences]
@@ -76,11 +82,16 @@ def find_scans(given: Path, sequences: Sequence[str] | None, channels: int | Non
     return scans
 
 
+def _is_result(path: Path, sequences: Sequence[str]) -> bool:
+    """Whether a volume is called as an earlier call's result, and is none of the sequences."""
+    return bool(RESULT.search(volume_name(path))) and _sequence(path) not in {name.lower() for name in sequences}
+
+
 def _named(paths: Sequence[Path]) -> dict[Path, dict[str, Path]]:
     """The sequences of each case by name, without labels."""
     cases: dict[Path, dict[str, Path]] = {}
     for path in paths:
-        sequence = _name_in(path.parent, path).lstrip("_-").lower()
+        sequence = _sequence(path)
         if sequence == LABEL:
             continue
         volumes = cases.setdefault(path.parent, {})
@@ -100,6 +111,10 @@ def _numbered(folder: Path, paths: Sequence[Path], sequences: Sequence[str]) -> 
         name = names[int(number)].lower() if int(number) < len(names) else number
         cases.setdefault(folder / case, {})[name] = path
     return cases
+
+
+def _sequence(path: Path) -> str:
+    return _name_in(path.parent, path).lstrip("_-").lower()
 
 
 def _name_in(folder: Path, path: Path) -> str:
