@@ -72,6 +72,26 @@ def test_an_oblique_file_is_cut_along_its_nearest_axes() -> None:
     assert grid.spacing("axial") == pytest.approx((3, 2, 1))
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("mm", 1.0), ("unknown", 1.0), ("meter", 1000.0), ("micron", 0.001)])
+def test_grids_are_in_mm_whatever_the_unit_of_the_header(unit: str, mm: float, tmp_path: Path) -> None:
+    affine = np.diag([2.0 / mm, 3.0 / mm, 5.0 / mm, 1.0])
+    affine[:3, 3] = 7.0 / mm
+    image = nibabel.Nifti1Image(WHERE, affine)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    grid = read_grid(tmp_path / "a.nii.gz")
+    assert grid.spacing("axial") == pytest.approx((5, 3, 2))
+    np.testing.assert_allclose(grid.affine[:3, 3], 7, rtol=1e-6)
+
+
+def test_voxels_of_a_metre_are_a_wrong_header(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(WHERE, np.eye(4))
+    image.header.set_xyzt_units("meter")
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(ValueError, match=r"a.nii.gz has voxels of 1000 mm by its header; repair their size, or its"):
+        read_grid(tmp_path / "a.nii.gz")
+
+
 def test_the_distance_of_grids_is_that_of_their_farthest_voxel() -> None:
     grid = Grid(SHAPE, np.eye(4))
     moved, stretched = np.eye(4), np.diag([1.0, 1.0, 1.5, 1.0])

@@ -89,6 +89,8 @@ def test_a_patient_is_predicted_as_a_volume() -> None:
     assert torch.equal(plain, likely > 0.5)
     with pytest.raises(ValueError, match=r"expected the slices of a patient \(S, C, H, W\)"):
         predictor.volume(slices[:0])
+    with pytest.raises(ValueError, match="batch_size must be a positive integer, got 0"):
+        predictor.volume(slices, batch_size=0)
 
 
 def test_weights_that_ship_are_an_ensemble_of_one() -> None:

@@ -68,6 +68,24 @@ def test_the_mask_lies_where_the_image_does_whatever_its_orientation(cases: Path
     assert row.ml == pytest.approx(row.voxels * 6 / 1000)
 
 
+def test_volumes_in_microns_are_measured_in_mm_and_their_masks_lie_where_they_do(tmp_path: Path) -> None:
+    affine = AFFINE.copy()
+    affine[:3] *= 1000
+    for name, values in (("t1", 0), ("flair", np.arange(np.prod(SHAPE)).reshape(SHAPE))):
+        image = nibabel.Nifti1Image(np.broadcast_to(np.int16(values), SHAPE), affine)
+        image.header.set_xyzt_units("micron")
+        (tmp_path / "p1").mkdir(exist_ok=True)
+        nibabel.save(image, tmp_path / "p1" / f"p1_{name}.nii.gz")
+    predictor = bright_in_flair()
+    (scan,) = find_scans(tmp_path / "p1", predictor.spec.channel_names, None)
+    (row,) = predict_scan(predictor, scan, tmp_path)
+    assert row.voxels == np.prod(SHAPE) // 2
+    assert row.ml == pytest.approx(row.voxels * 6 / 1000)  # of 1.5 x 1 x 4 mm
+    mask = nibabel.load(tmp_path / "p1_mask.nii.gz")
+    np.testing.assert_array_equal(mask.affine, affine)
+    assert mask.header.get_xyzt_units()[0] == "micron"
+
+
 def test_a_network_sees_the_slices_that_the_data_set_gives(cases: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = UNeXt(2, 3, channels=(4, 6, 8, 10, 12))

@@ -44,7 +44,9 @@ def test_weights_load_by_tag_by_name_and_into_a_network(name: str) -> None:
 
 
 def test_arguments_change_what_ships_as_they_change_a_folder() -> None:
-    assert create_model("unext", weights="lgg", in_channels=1, num_classes=2).config["num_classes"] == 2
+    other = create_model("unext", weights="lgg", in_channels=1, num_classes=2)
+    assert other.config["num_classes"] == 2
+    assert (other.spec.channel_names, other.spec.shown_channel) == (None, None)  # FLAIR is in none of its channels
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])

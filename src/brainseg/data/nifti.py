@@ -13,6 +13,11 @@ Axis = Literal["axial", "coronal", "sagittal"]
 # columns from the patient's right to the left, as radiologists look at them.
 DIRECTIONS: dict[Axis, str] = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
 
+# By the unit's code in the header; without one it is mm.
+MM = {1: 1000.0, 3: 0.001}
+LARGEST = 100.0
+"""Side of a voxel in mm beyond which a header is wrong."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -20,7 +25,7 @@ class Grid:
 
     Attributes:
         shape: of the file's three axes.
-        affine: (4, 4), from indices to mm in RAS coordinates (right, anterior, superior), as nibabel gives it.
+        affine: (4, 4), from indices to mm in RAS coordinates (right, anterior, superior).
     """
 
     shape: tuple[int, int, int]
@@ -72,11 +77,11 @@ def _turned(voxels: NDArray[Any], start: Any, end: Any) -> NDArray[Any]:
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a volume, from its header alone.
+    """The grid of a volume, from its header alone, in mm whatever the header's unit is.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no volume, a broken header, or other than three axes.
+        ValueError: no volume, a broken header, voxels of more than 100 mm, or other than three axes.
     """
     image = _open(path)
     shape = tuple(int(side) for side in image.shape)
@@ -84,9 +89,12 @@ def read_grid(path: Path) -> Grid:
         shape = shape[:3]
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"{path} has the shape {shape}, expected three axes; save a volume for each sequence or time")
-    affine = np.asarray(image.affine, np.float64)
+    affine = np.array(image.affine, np.float64)
+    affine[:3] *= MM.get(int(image.header["xyzt_units"]) % 8, 1.0)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ValueError(f"{path} has a broken header: its affine {affine.tolist()} maps voxels to no place; repair it")
+    if (side := np.linalg.norm(affine[:3, :3], axis=0).max()) > LARGEST:
+        raise ValueError(f"{path} has voxels of {side:g} mm by its header; repair their size, or its unit")
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from brainseg.checks import check_choice, check_counts
+from brainseg.checks import check_choice, check_count, check_counts
 from brainseg.inference.backends import Backend, create_backend
 from brainseg.inference.components import postprocess
 from brainseg.inference.foreign import check_logits, find_queries, find_spec
@@ -265,10 +265,11 @@ class Predictor:
             (S, K, H, W) bool, on the CPU.
 
         Raises:
-            ValueError: no slices, or what `logits` and `postprocess` raise.
+            ValueError: no slices, a batch of none, or what `logits` and `postprocess` raise.
         """
         if slices.dim() != 4 or len(slices) == 0:
             raise ValueError(f"expected the slices of a patient (S, C, H, W), got shape {tuple(slices.shape)}")
+        batch_size = check_count("batch_size", batch_size)
         parts = [self.spec.probabilities(self.logits(few)).cpu() for few in torch.split(slices, batch_size)]
         return postprocess(torch.cat(parts), self.spec, steps=postprocessing, spacing=spacing)
 

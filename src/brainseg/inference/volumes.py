@@ -161,7 +161,7 @@ def predict_scan(
     if probabilities:
         write_probabilities(likely, output / scan.name)
     for kind, volume in by_kind(masks, spec).items():
-        _write(grid.from_slices(volume, axis), grid, scan.images[0], volume_path(output, scan, kind))
+        _write(grid.from_slices(volume, axis), scan.images[0], volume_path(output, scan, kind))
     if pictures is not None:
         _show(pictures, scan.name, slices, masks[:, spec.foreground.start :].numpy(), channel, spacing)
     return measure(masks, spec, patient=scan.name, spacing=spacing)
@@ -228,13 +228,14 @@ def _checked(
     return images
 
 
-def _write(voxels: NDArray[np.uint8], grid: Grid, like: Path, path: Path) -> None:
+def _write(voxels: NDArray[np.uint8], like: Path, path: Path) -> None:
     import nibabel
 
-    header: Any = nibabel.load(like).header.copy()
+    image: Any = nibabel.load(like)
+    affine, header = image.affine, image.header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0  # the window of the image, not of its mask
-    image = nibabel.Nifti1Image(np.ascontiguousarray(voxels), grid.affine, header)  # type: ignore[no-untyped-call]
+    image = nibabel.Nifti1Image(np.ascontiguousarray(voxels), affine, header)  # type: ignore[no-untyped-call]
     with written_whole(path) as partial:
         image.to_filename(partial)

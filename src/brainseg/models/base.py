@@ -105,9 +105,9 @@ class SegmentationModel(nn.Module):
         self._spec = spec
 
     def take_spec(self, spec: ModelSpec) -> None:
-        """Takes over the spec of other weights, with unnamed classes and channels where those have another number."""
+        """Takes over the spec of other weights, without what it says of classes or channels of another number."""
         if spec.channel_names is not None and len(spec.channel_names) != self.config["in_channels"]:
-            spec = replace(spec, channel_names=None)
+            spec = replace(spec, channel_names=None, shown_channel=None)
         num_classes = self.config["num_classes"]
         self._spec = spec.with_classes(num_classes) if num_classes else spec
 
