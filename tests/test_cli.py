@@ -237,7 +237,7 @@ WRONG = [
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--precision", "7"], "precision"),
     (["train", "--data.root", "lgg", "--data.cache_dir=cache", "--strategy", "dpp"], "strategy"),
     (["evaluate", "nowhere"], "holds no run"),
-    (["evaluate"], "run"),
+    (["evaluate"], "evaluate.model"),
     (["predict", "nowhere", "x.png", "-o", "out"], "there is no model and no image nowhere; give the folder of a run"),
     (["predict", "unext/lgg", "-o", "out"], "unext/lgg is a model, and no images were given"),
     (

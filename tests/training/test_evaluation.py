@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ import torch
 from PIL import Image
 
 from brainseg.data import LGGSegmentation, read_split, write_split
+from brainseg.inference import Ensemble, Predictor
 from brainseg.metrics import confidence_interval, read_cases
 from brainseg.metrics.functional import hausdorff_distance
 from brainseg.models import ModelSpec, SegmentationModel, UNeXt
+from brainseg.report import read_rows
 from brainseg.training import Evaluation, TrainConfig, evaluate, write_config
 from brainseg.training.config import DataConfig
 from brainseg.training.evaluation import PIXELS
 from brainseg.transforms import create_transform
+from tests.command import call
 from tests.pages import PageReader
 
 
@@ -190,6 +194,73 @@ def test_other_patients_and_folders_can_be_given(run: Path, data: DataConfig, tm
 def test_other_patients_need_a_folder_of_their_own(run: Path) -> None:
     with pytest.raises(ValueError, match=r"needs an output folder of its own"):
         evaluate(run, split=run / "split.json")
+
+
+# --- weights without a run ---
+
+
+def test_weights_by_themselves_score_as_their_run_does(
+    evaluation: Evaluation, run: Path, data: DataConfig, tmp_path: Path
+) -> None:
+    alone = evaluate(run / "best", part="validation", split=run / "split.json", data=data, output=tmp_path / "alone")
+    for file in ("patients.csv", "slices.csv", "summary.json", "cases.png"):
+        assert (alone.folder / file).read_bytes() == (evaluation.folder / file).read_bytes()
+    assert "best: validation" in (alone.folder / "report.html").read_text()
+    twice = Ensemble([Predictor.from_pretrained(run)] * 2)
+    twice.save_pretrained(tmp_path / "twice")
+    both = evaluate(tmp_path / "twice", part="validation", data=data, output=tmp_path / "both")
+    assert [row.dice for row in both.patients] == pytest.approx([row.dice for row in alone.patients], abs=1e-6)
+
+
+def test_weights_are_scored_on_all_patients_of_data_without_a_split(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / "own" / folder).mkdir(parents=True)
+    for number, patient in enumerate(LGGSegmentation(str(data.root), cache_dir=data.cache_dir).patients[:3]):
+        image = next(Path(str(data.root), patient).glob("*_1.tif"))
+        shutil.copy(image, tmp_path / "own" / "images" / f"{number}.tif")
+        shutil.copy(image.with_name(f"{image.stem}_mask.tif"), tmp_path / "own" / "masks" / f"{number}.tif")
+    monkeypatch.chdir(tmp_path)
+    options = ("--data.format", "folder", "--data.root", "own", "--data.cache_dir", "cache", "-o", "tables")
+    call(monkeypatch, "evaluate", "unext/lgg", *options)
+    assert "By image, each counted as a patient" in " ".join(capsys.readouterr().out.split())
+    assert [row["patient"] for row in read_rows(Path("tables/patients.csv"))] == ["0", "1", "2"]
+    assert "unext/lgg: all" in Path("tables/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"output": None}, ValueError, r"best is no run, in whose folder .*; give an output folder \(-o\)"),
+        ({"part": None}, ValueError, r"split.json splits the patients; say which part is scored"),
+        ({"part": "test"}, ValueError, r"the split .*split.json has no patients for test; choose another part"),
+        ({"split": "nowhere.json"}, FileNotFoundError, "there is no split nowhere.json"),
+        ({"root": "nowhere"}, FileNotFoundError, "there is no folder nowhere"),
+        ({"data": DataConfig(format="folder")}, ValueError, "data.format=folder needs data.root"),
+    ],
+)
+def test_what_is_missing_beside_weights_is_said(
+    arguments: dict[str, object], error: type[Exception], message: str, run: Path, data: DataConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        evaluate(run / "best", **{"part": "validation", "data": data, "output": tmp_path / "tables", **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_of_data_without_a_split_is_an_error(run: Path, data: DataConfig, tmp_path: Path) -> None:
+    shutil.copytree(str(data.root), tmp_path / "data", ignore=shutil.ignore_patterns("split.json"))
+    with pytest.raises(FileNotFoundError, match=r"no split whose part test could be scored: .*split.json is not there"):
+        evaluate(run / "best", part="test", root=tmp_path / "data", output=tmp_path / "tables")
+
+
+def test_a_run_knows_its_data_and_what_it_was_trained_on(run: Path, data: DataConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a run, whose config\.yaml says how its data is read"):
+        evaluate(run, data=data, output=tmp_path / "tables")
+    with pytest.raises(ValueError, match="those it was trained on too; choose a part, or another root"):
+        evaluate(run, part="all", output=tmp_path / "tables")
+    elsewhere = evaluate(run, part="all", root=data.root, output=tmp_path / "tables")
+    assert [row.patient for row in elsewhere.patients] == LGGSegmentation(str(data.root)).patients
 
 
 def test_several_classes_sizes_and_empty_masks(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: ModelSpec, 
     network.save_pretrained(tmp_path / "run" / "best")
     write_config(TrainConfig(data=DataConfig(root="memory", batch_size=4)), tmp_path / "run" / "config.yaml")
     write_split({"train": [], "validation": [*SCANS], "test": []}, tmp_path / "run" / "split.json")
-    monkeypatch.setattr("brainseg.training.evaluation.open_part", lambda *_: samples)
+    monkeypatch.setattr("brainseg.training.subject.open_part", lambda *_: samples)
     return evaluate(tmp_path / "run")
 
 

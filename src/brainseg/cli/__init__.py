@@ -19,7 +19,7 @@ COMMANDS = {
     "train": "train a network, or resume a run",
     "cross-validate": "train a network for each fold, and score each patient by the one that did not see it",
     "experiment": "run a published experiment, or list them",
-    "evaluate": "score a run by patient",
+    "evaluate": "score a run, or weights, by patient",
     "predict": "segment image files",
     "models": "list the networks",
     "benchmark": "measure networks side by side",

@@ -1,18 +1,38 @@
 """`brainseg evaluate`."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from brainseg.cli.parser import Parser, add_memory_option
+from brainseg.training.config import DataConfig
+
+READING = ("root", "format", "task", "classes", "patient_pattern", "sequences", "cache_dir")
+"""Fields of the data section that say how data is read."""
 
 
 def parser() -> Parser:
     """Its options."""
-    evaluate = Parser(description="Score a run's best weights by patient, institution and overall, and draw cases.")
-    evaluate.add_argument("run", type=Path, help="folder of the run")
-    evaluate.add_argument("--part", choices=["train", "validation", "test"], default="validation", help="of the split")
-    evaluate.add_argument("--split", type=Path, help="other JSON file of patients to evaluate on")
-    evaluate.add_argument("--root", type=Path, help="folder of the data (default: that of the run)")
+    evaluate = Parser(
+        description="Score a run's best weights, or any weights, by patient, institution and overall, and draw cases."
+    )
+    evaluate.add_argument(
+        "model",
+        type=Path,
+        help="folder of a run, or of weights that save_pretrained wrote, hf-hub:org/name, or the name of weights that "
+        "ship, such as unext/lgg; weights are scored on the data that --data.root and --data.format name",
+    )
+    evaluate.add_argument(
+        "--part",
+        choices=["train", "validation", "test", "all"],
+        help="of the split, or all patients (default: validation of a run; for weights all, of data without a split)",
+    )
+    evaluate.add_argument(
+        "--split",
+        type=Path,
+        help="JSON file of patients (default: that of the run; for weights split.json in the data)",
+    )
+    evaluate.add_argument("--root", type=Path, help="folder of the data (default: that of the run, or --data.root)")
     evaluate.add_argument(
         "-o",
         "--output",
@@ -23,6 +43,8 @@ def parser() -> Parser:
         "--channel", type=int, help="of the images, from 0, that the picture shows (default: what the weights name)"
     )
     add_memory_option(evaluate)
+    left_out = {field.name for field in fields(DataConfig)} - {*READING}
+    evaluate.add_class_arguments(DataConfig, "data", skip=left_out)
     return evaluate
 
 
@@ -31,10 +53,11 @@ def run(options: Any) -> None:
     from brainseg.training import evaluate
 
     evaluate(
-        options.run,
+        options.model,
         part=options.part,
         split=options.split,
         root=options.root,
+        data=None if options.data == DataConfig() else options.data,
         output=options.output,
         channel=options.channel,
     ).show()

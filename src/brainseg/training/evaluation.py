@@ -1,4 +1,4 @@
-"""A run's best weights, judged by patient."""
+"""Networks judged by patient."""
 
 import math
 from collections import defaultdict
@@ -17,23 +17,22 @@ from torchmetrics import MetricCollection
 
 from brainseg._whole import written_whole
 from brainseg.data import SliceDataset, VolumeDataset, institution
-from brainseg.inference import Predictor
+from brainseg.inference import Ensemble, Predictor
 from brainseg.metrics import Case, Interval, confidence_interval, write_cases
 from brainseg.metrics.base import CaseMetric
 from brainseg.models import MaskDINO
 from brainseg.report import Pictures, check_pages, write_page, write_rows, write_values
 from brainseg.report.screen import print_table
-from brainseg.training.config import ObjectsConfig, read_config
-from brainseg.training.datasets import known_too, open_part, read_parts
+from brainseg.training.config import DataConfig
 from brainseg.training.means import Take, over_classes, over_known
 from brainseg.training.object_scores import ObjectScores
-from brainseg.training.page import evaluation_page
+from brainseg.training.page import curves_of_run, evaluation_page
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
-from brainseg.training.targets import are_chosen, check_exclusive
+from brainseg.training.subject import Subject, find_run, find_weights
+from brainseg.training.targets import check_exclusive
 from brainseg.visualization import ShownCase, brightened, draw_cases
 
 IMAGES = "By image, each counted as a patient: whose they are is not known"
-FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png", "report.html")
 BY_PATIENT = {"dice": "dice_patient", "iou": "iou_patient", "recall": "recall", "precision": "precision"}
 """Columns of patients.csv, and the scores that they hold."""
 TITLES = {"dice": "Dice", "iou": "IoU", "recall": "sensitivity", "precision": "precision"}
@@ -173,57 +172,59 @@ class Scored:
 
 
 def evaluate(
-    run: str | Path,
+    model: str | Path,
     *,
-    part: str = "validation",
+    part: str | None = None,
     split: str | Path | None = None,
     root: str | Path | None = None,
+    data: DataConfig | None = None,
     output: str | Path | None = None,
     channel: int | None = None,
 ) -> Evaluation:
-    """Scores the best weights of a run on the patients of one part of its split.
+    """Scores the best weights of a run, or any weights, by patient.
 
     Masks are compared at the size of the files, whatever size the network was trained at. They are what the network's
     `spec` makes of its logits, as in `Predictor`; the background of "multiclass" is not scored.
 
     Args:
-        run: folder of the run.
-        part: "train", "validation" or "test".
-        split: other JSON file of patients.
-        root: folder of the data; None for that of the run.
+        model: folder of a run, or of weights that `save_pretrained` wrote, or a name of `list_weights()`; of an
+            ensemble or a cross-validation the mean of the logits is taken.
+        part: "train", "validation" or "test" of the split, or "all" patients of the data; of a run "all" goes with
+            another root. None for "validation" of a run; for weights for all patients of data that has no split.
+        split: JSON file of patients; None for that of the run, and for weights for split.json in the data.
+        root: folder of the data; None for that of the run, and for weights for that of `data`.
+        data: how the data is read, for weights; None for the layout of the LGG data, the only one whose root need not
+            be given (`lgg_root()`). Volumes are cut along the axis that the weights name. A run knows its own.
         output: folder for tables, picture and page, which must not hold such already; None for `evaluation/<part>` in
             the run, which is kept for the run's own split and data, and written anew each time.
         channel: of the images, that pictures show; None for what the spec of the weights names.
 
     Raises:
-        FileNotFoundError: no run, no best weights yet, or no data.
+        FileNotFoundError: no run and no weights, no best weights yet, no data, or a part of a split that is not there.
         FileExistsError: the output holds an evaluation already.
-        ValueError: another split or root without an output, a part without patients, masks of other classes than the
-            network's or that overlap where its classes do not, or files that cannot be used.
+        ValueError: weights, another split or another root without an output, a part without patients or that has to be
+            named, masks of other classes than the network's or that overlap where its classes do not, or files that
+            cannot be used.
     """
-    run = Path(run)
-    if output is None and (split is not None or root is not None):
-        raise ValueError("another split or root than the run's own needs an output folder of its own (-o)")
-    folder = _free(Path(output)) if output is not None else run / "evaluation" / part
-    if not (run / "config.yaml").is_file():
-        raise FileNotFoundError(f"{run} holds no run; give the folder that brainseg train wrote")
-    predictor, config = Predictor.from_pretrained(run), read_config(run / "config.yaml")
-    data = config.data if root is None else replace(config.data, root=str(root))
-    parts = read_parts(split or run / "split.json")
-    if not parts.get(part):
-        raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
-    dataset = open_part(data, parts, part)
-    _check_classes(predictor.spec.class_names, dataset)
+    model = Path(model)
+    chosen: dict[str, Any] = {"part": part, "split": split, "output": None if output is None else Path(output)}
+    if not (model / "config.yaml").is_file():
+        read = data or DataConfig()
+        subject = find_weights(model, read if root is None else replace(read, root=str(root)), **chosen)
+    elif data is None:
+        subject = find_run(model, root=root, **chosen)
+    else:
+        raise ValueError(f"{model} is a run, whose config.yaml says how its data is read; give another folder as root")
+    predictor, dataset, folder = subject.predictor, subject.dataset, subject.folder
     channel = predictor.spec.shown_channel if channel is None else channel
     check_pages()
     with Pictures() as pictures:
-        batch_size = data.batch_size if len(set(dataset.shapes)) == 1 else 1
-        scored = _score(predictor, dataset, batch_size, pictures, channel, config.objects)
+        scored = _score(subject, pictures, channel)
         rows = _rows(scored)
         cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
 
         intervals = _intervals(scored)
-        summary = _summary(scored, rows, intervals, known_too=len(known_too(parts, part)))
+        summary = _summary(scored, rows, intervals, known_too=subject.known_too)
         evaluation = Evaluation(rows, summary, folder, dataset.case)
         folder.mkdir(parents=True, exist_ok=True)
         of_patients = _patients(scored, rows)
@@ -237,9 +238,8 @@ def evaluate(
         with written_whole(folder / "cases.png") as file:
             cases.savefig(file, dpi=120)
         page = evaluation_page(
-            run,
-            part,
-            monitor=config.monitor,
+            f"{subject.name}: {subject.part}",
+            charts=() if subject.run is None else curves_of_run(*subject.run),
             case=dataset.case,
             class_names=scored.class_names,
             summary=evaluation.summary,
@@ -252,44 +252,14 @@ def evaluate(
     return evaluation
 
 
-def _free(folder: Path) -> Path:
-    """The folder, unless it holds an evaluation."""
-    if there := [name for name in FILES if (folder / name).exists()]:
-        raise FileExistsError(f"{folder} holds {there[0]} already, which is never overwritten; give another output")
-    return folder
-
-
-def _check_classes(expected: Sequence[str], dataset: SliceDataset) -> None:
-    """ValueError where one class of the data would be taken for another of the network: other names, or other numbers.
-
-    Names that nobody has chosen say nothing, and nor does that of a single class.
-    """
-    found = dataset.class_names
-    numbers_differ = dataset.task == "multiclass" and len(found) != len(expected)
-    names_differ = (
-        len(found) == len(expected) > 1 and [*found] != [*expected] and are_chosen(found) and are_chosen(expected)
-    )
-    if numbers_differ or names_differ:
-        raise ValueError(
-            f"the classes of the data are {', '.join(found)} and those of the network {', '.join(expected)}; give data "
-            "of the same classes in the same order"
-        )
-
-
-def _score(
-    predictor: Predictor,
-    dataset: SliceDataset,
-    batch_size: int,
-    pictures: Pictures,
-    channel: int | None,
-    objects_config: ObjectsConfig,
-) -> Scored:
+def _score(subject: Subject, pictures: Pictures, channel: int | None) -> Scored:
+    predictor, dataset, batch_size = subject.predictor, subject.dataset, subject.batch_size
     names = scored_names(predictor.spec)
     scores = create_scores(names)
     scores.add_metrics(create_details(len(names)))
     objects = None
-    if isinstance(predictor.model, MaskDINO):
-        objects = ObjectScores(predictor.spec, objects_config)
+    if not isinstance(predictor, Ensemble) and isinstance(predictor.model, MaskDINO):
+        objects = ObjectScores(predictor.spec, subject.objects)
     spacings = dataset.spacings if isinstance(dataset, VolumeDataset) else [(1.0, 1.0, 1.0)] * len(dataset)
     stretches = (rows / columns for _, rows, columns in spacings)
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):

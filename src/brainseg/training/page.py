@@ -12,10 +12,9 @@ NO_CASES = "It is not known whose the images are: each counts as a patient."
 
 
 def evaluation_page(
-    run: Path,
-    part: str,
+    title: str,
     *,
-    monitor: str,
+    charts: Sequence[Chart],
     case: str,
     class_names: Sequence[str],
     summary: Mapping[str, float],
@@ -27,9 +26,8 @@ def evaluation_page(
     """What stands on it beside the pictures; the worst patients come first, those without a score last.
 
     Args:
-        run: folder of the run, whose curves are shown.
-        part: of its split.
-        monitor: the column of metrics.csv that chose the weights.
+        title: of the page.
+        charts: such as the `curves_of_run`.
         case: "patient" or "image".
         class_names: of those that are scored.
         summary: as in summary.json.
@@ -48,7 +46,7 @@ def evaluation_page(
     rows = [{**{k: row[k] for k in row if k not in last}, **{k: row[k] for k in last}} for row in patients]
 
     return Page(
-        title=f"{run.resolve().name}: {part}",
+        title=title,
         case=case,
         summary=_quantities(summary, intervals),
         rows=sorted(rows, key=order),
@@ -60,7 +58,7 @@ def evaluation_page(
         class_names=class_names,
         truth=True,
         groups=institutions if len(institutions) > 1 else (),
-        charts=_charts(run, monitor),
+        charts=charts,
         notes=[NO_CASES] if case == "image" else [],
     )
 
@@ -72,8 +70,13 @@ def _quantities(summary: Mapping[str, float], intervals: Mapping[str, tuple[floa
     return [Quantity(name, summary[name], intervals.get(name)) for name in names]
 
 
-def _charts(run: Path, monitor: str) -> list[Chart]:
-    """Losses, and the score that chose the weights beside the Dice of validation patients; none without their table."""
+def curves_of_run(run: Path, monitor: str) -> list[Chart]:
+    """Losses, and the score that chose the weights beside the Dice of validation patients; none without their table.
+
+    Args:
+        run: its folder.
+        monitor: the column of metrics.csv that chose the weights.
+    """
     if not (run / "metrics.csv").is_file():
         return []
     rows = read_rows(run / "metrics.csv")
