@@ -2,7 +2,8 @@
 
     python docs/networks_tables.py
 
-`python -m docs.networks.score` makes patients.csv and trained.csv, `brainseg benchmark` benchmark.json;
+`python -m docs.networks.score` makes patients.csv and trained.csv, `python -m docs.networks.gradients` gradients.csv,
+`brainseg benchmark` benchmark.json;
 docs/networks/README.md has the commands.
 """
 
@@ -177,8 +178,16 @@ def _speed(row: dict[str, Any] | None) -> list[str]:
     return [f"{row['median_ms']:.1f}", f"{row['images_per_second']:.1f}", peak]
 
 
+def gradients() -> str:
+    rows = read_rows(TABLES / "gradients.csv")
+    shown = {network.name: network.shown for network in networks()}
+    cosines = [f"{float(row['cosine']):.3f}" for row in rows]
+    lines = [f"| {' | '.join(shown[row['network']] for row in rows)} |", f"|{'---:|' * len(rows)}"]
+    return "\n".join([*lines, f"| {' | '.join(cosines)} |"])
+
+
 DRAWN: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (scores, by_institution, by_size, costs)
+    function.__name__: function for function in (scores, by_institution, by_size, costs, gradients)
 }
 
 
