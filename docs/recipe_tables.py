@@ -38,6 +38,13 @@ STEPS = [
     ("likeliest", "smoothed", "of these the likeliest components", "**kept**, for all slices of a patient"),
     ("largest", "smoothed", "of these the largest component alone", "dropped: TCGA_CS_5395 loses its tumour"),
 ]
+# Of fold 0, in a folder each; what has none was not run.
+ARMS = {
+    "longer": "g0: 8,000 more steps from the weights of e, at half the rate; FLAIR in place of pre-contrast alone too",
+    "second_seed": "h: e with another seed",
+    "deep_supervision": "i: e with deep supervision",
+    "default": "`default` of `brainseg train`, 20 epochs, last weights",
+}
 
 
 def read(path: str, *, of: Rows | None = None) -> Rows:
@@ -119,6 +126,25 @@ def faults() -> str:
     return "\n".join(lines)
 
 
+def arms() -> str:
+    """Arms of fold 0 beside e: each slice by itself, and all slices of a patient together."""
+    titles = ["each slice by itself", "beside e", "worst", "all slices together", "beside e", "worst"]
+    lines = [f"| arm, 16 patients | {' | '.join(titles)} |", f"|---|{'---|' * len(titles)}"]
+    for folder, what in ARMS.items():
+        if not (TABLES / folder / "patients.csv").exists():
+            lines.append(f"| {what} |{' not run |' * len(titles)}")
+            continue
+        rows = read(f"{folder}/patients.csv")
+        beside = read("patients.csv", of=rows)
+        cells = []
+        for name in ("slice", "likeliest"):
+            found = values(rows, name)
+            mean = score(found).partition(" |")[0]
+            cells += [mean, difference(found, values(beside, name))]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def small() -> str:
     """`unext_small` on the patients of fold 0, beside `unext`."""
     lines = ["| prediction | `unext_small` | median | beside `unext` | worst |", "|---|---|---|---|---|"]
@@ -149,7 +175,7 @@ def robustness() -> str:
 
 
 DRAWN: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (reached, shipped, groups, steps, faults, small, half, robustness)
+    function.__name__: function for function in (reached, shipped, groups, steps, faults, arms, small, half, robustness)
 }
 
 

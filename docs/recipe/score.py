@@ -22,7 +22,7 @@ from statistics import fmean, median
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from docs.recipe.ship import SPEC
@@ -32,7 +32,7 @@ from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, institution, lgg_root
 from brainseg.inference import Predictor, postprocess
 from brainseg.metrics import confidence_interval
-from brainseg.models import Postprocessing
+from brainseg.models import ModelSpec, Postprocessing, SegmentationModel, load_weights
 from brainseg.report import write_rows
 
 Volume = NDArray[np.float32]  # probabilities (S, H, W)
@@ -60,17 +60,36 @@ def dice(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
     return 2 * int((prediction & target).sum()) / int(prediction.sum() + target.sum())
 
 
+def read_network(run: Path) -> tuple[nn.Module, ModelSpec]:
+    """With its averaged weights, or with the last ones of a run of `brainseg train`, and what they mean."""
+    if (run / "last.pt").exists():
+        return read_averaged(run), SPEC
+    model = SegmentationModel.from_pretrained(run / "best")
+    load_weights(model, run / "last.ckpt")
+    return model.eval(), model.spec
+
+
+def fold_of(run: Path, folds: list[list[str]]) -> int:
+    """The fold that a run has not seen."""
+    if (run / "last.pt").exists():
+        number: int = torch.load(run / "last.pt", weights_only=True)["chosen"]["fold"]
+        return number
+    unseen = json.loads((run / "split.json").read_text())["validation"]
+    return [sorted(fold) for fold in folds].index(sorted(unseen))
+
+
 def out_of_fold(run: Path, patient: str, slices: Tensor, *, whole: bool, half: bool) -> Volume:
     """The probabilities of a run for a patient, from its folder if they are there."""
     path = run / f"probabilities{'_whole' * whole}{'_half' * half}" / f"{patient}.npz"
-    if not path.exists() or path.stat().st_mtime < (run / "last.pt").stat().st_mtime:
+    last = next(run.glob("last.*"))
+    if not path.exists() or path.stat().st_mtime < last.stat().st_mtime:
         path.parent.mkdir(exist_ok=True)
-        model = read_averaged(run)
+        model, spec = read_network(run)
         if half:
             for parameter in model.parameters():
                 parameter.data = parameter.data.half().float()
         with written_whole(path) as partial, partial.open("wb") as file:
-            predictor = Predictor(model, spec=replace(SPEC, crop=None) if whole else SPEC)
+            predictor = Predictor(model, spec=replace(spec, crop=None) if whole else spec)
             found = [predictor.probabilities(few)[:, 0] for few in slices.split(AT_ONCE)]
             np.savez_compressed(file, torch.cat(found).half().numpy())
     with np.load(path) as content:
@@ -118,7 +137,9 @@ def summarise(rows: list[dict[str, float | int | str]], columns: list[str]) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of train.py, each of a fold")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="folders of train.py, or of `brainseg train`, each of a fold"
+    )
     parser.add_argument("--root", type=Path, default=lgg_root(), help="folder of the patients' folders")
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the tables")
     parser.add_argument("--half", action="store_true", help="parameters rounded to float16")
@@ -127,7 +148,7 @@ def main() -> None:
     described = json.loads((HERE / "folds.json").read_text())
     rows: list[dict[str, float | int | str]] = []
     for run in arguments.runs:
-        fold = torch.load(run / "last.pt", weights_only=True)["chosen"]["fold"]
+        fold = fold_of(run, described["folds"])
         for patient in described["folds"][fold]:
             about = {"patient": patient, "fold": fold, "institution": institution(patient)}
             missing = {"missing": described["missing"].get(patient, "nothing")}
