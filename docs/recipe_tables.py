@@ -41,6 +41,7 @@ STEPS = [
 # Of fold 0, in a folder each; what has none was not run.
 ARMS = {
     "longer": "g0: 8,000 more steps from the weights of e, at half the rate; FLAIR in place of pre-contrast alone too",
+    "snapshots": "mean probabilities of e and g0, the snapshots of one training",
     "second_seed": "h: e with another seed",
     "deep_supervision": "i: e with deep supervision",
     "default": "`default` of `brainseg train`, 20 epochs, last weights",

@@ -23,6 +23,16 @@ def monai_unet() -> nn.Module:
     return find_network("monai/UNet")(3, 256)
 
 
+def monai_unet_plain() -> nn.Module:
+    """Without residual units, whose last one gives logits of instance-normalised maps."""
+    make_importable()
+    from monai.networks.nets import UNet
+
+    channels = (28, 52, 104, 208, 416)
+    network: nn.Module = UNet(spatial_dims=2, in_channels=3, out_channels=1, channels=channels, strides=(2, 2, 2, 2))
+    return network
+
+
 def monai_basic_unet() -> nn.Module:
     make_importable()
     from monai.networks.nets import BasicUNet

@@ -38,7 +38,7 @@ def main() -> None:
         last = read_rows(run / "losses.csv")[-1]
         trained.append({"network": network, **{name: last[name] for name in ("step", "seconds", "loss")}})
         for patient in unseen:
-            target, part, whole = predict(run, patient, arguments.root)
+            target, part, whole = predict([run], patient, arguments.root)
             about = {"network": network, "patient": patient, "institution": institution(patient)}
             about |= {"slices": len(target), "tumour": int(target.sum())}
             scores = {name: round(dice(found > 0.5, target), 5) for name, found in (("whole", whole), ("part", part))}

@@ -1,6 +1,7 @@
 """Scores the folds on the patients that they have not seen: patients.csv and summary.csv beside this file.
 
     python docs/recipe/score.py runs/fold0 runs/fold1 ...
+    python docs/recipe/score.py --together runs/e runs/g0 --output snapshots   # of their mean probabilities
     python docs/recipe/score.py --half ...      # of parameters as they are stored in the package, float16
 
 Each run predicts the patients of its fold, slices at full size, and Dice is that of a patient, over all slices pooled.
@@ -8,8 +9,8 @@ Probabilities are kept in the run's folder, so that what comes after them is sco
 
 Columns: "slice", each slice by itself, of which the network sees the part around the head as the spec that ships says;
 "smoothed", these probabilities averaged with those of both neighbours; "largest" and "likeliest", of these the largest
-component of the volume alone, or that of the highest mean probability times number of slices; "whole", each slice by
-itself, all of which the network sees.
+component of the volume alone, or those that no other exceeds both in voxels and in mean probability; "whole", each
+slice by itself, all of which the network sees.
 """
 
 import argparse
@@ -97,17 +98,22 @@ def out_of_fold(run: Path, patient: str, slices: Tensor, *, whole: bool, half: b
     return volume
 
 
-def predict(run: Path, patient: str, root: Path, *, half: bool = False) -> tuple[NDArray[np.bool_], Volume, Volume]:
-    """The true mask (S, H, W), and the probabilities of the part around the head and of whole slices."""
+def predict(
+    runs: list[Path], patient: str, root: Path, *, half: bool = False
+) -> tuple[NDArray[np.bool_], Volume, Volume]:
+    """The true mask (S, H, W), and the mean probabilities of the part around the head and of whole slices."""
     data = LGGSegmentation(root, [patient])
     slices = torch.stack([data[i]["image"] for i in range(len(data))])
     target = torch.stack([data[i]["mask"] for i in range(len(data))])[:, 0].bool().numpy()
-    found, found_whole = (out_of_fold(run, patient, slices, whole=whole, half=half) for whole in (False, True))
+    found, found_whole = (
+        np.mean([out_of_fold(run, patient, slices, whole=whole, half=half) for run in runs], axis=0)
+        for whole in (False, True)
+    )
     return target, found, found_whole
 
 
-def score_patient(run: Path, patient: str, root: Path, *, half: bool) -> dict[str, float | int | str]:
-    target, found, found_whole = predict(run, patient, root, half=half)
+def score_patient(runs: list[Path], patient: str, root: Path, *, half: bool) -> dict[str, float | int | str]:
+    target, found, found_whole = predict(runs, patient, root, half=half)
     row: dict[str, float | int | str] = {"slices": len(target), "tumour": int(target.sum())}
     for name, steps in VARIANTS.items():
         row[name] = round(dice(masks(found, steps), target), 5)
@@ -142,17 +148,18 @@ def main() -> None:
     )
     parser.add_argument("--root", type=Path, default=lgg_root(), help="folder of the patients' folders")
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the tables")
+    parser.add_argument("--together", action="store_true", help="the mean probabilities of runs of one fold")
     parser.add_argument("--half", action="store_true", help="parameters rounded to float16")
     arguments = parser.parse_args()
 
     described = json.loads((HERE / "folds.json").read_text())
     rows: list[dict[str, float | int | str]] = []
-    for run in arguments.runs:
-        fold = fold_of(run, described["folds"])
+    for runs in [arguments.runs] if arguments.together else [[run] for run in arguments.runs]:
+        (fold,) = {fold_of(run, described["folds"]) for run in runs}
         for patient in described["folds"][fold]:
             about = {"patient": patient, "fold": fold, "institution": institution(patient)}
             missing = {"missing": described["missing"].get(patient, "nothing")}
-            rows.append(about | missing | score_patient(run, patient, arguments.root, half=arguments.half))
+            rows.append(about | missing | score_patient(runs, patient, arguments.root, half=arguments.half))
             print(rows[-1], flush=True)
     rows.sort(key=lambda row: row["patient"])
     write_rows(rows, arguments.output / "patients.csv")
