@@ -71,6 +71,15 @@ def test_one_class_beside_the_background_is_one_mask() -> None:
     assert two.class_names == ("background", "tumour")
 
 
+def test_classes_keep_the_values_that_they_have_in_the_maps() -> None:
+    assert of_map().values == (0, 1, 2, 4)
+    assert of_map({"core": 4, "oedema": 2, "rest": 1}).values == (0, 4, 2, 1)
+    assert of_map({"core": [1, 4], "oedema": [2]}, "multiclass").values == (0, 1, 2)
+    assert of_map({"none": [2, 0], "core": [1, 4]}, "multiclass").values == (0, 1)
+    assert of_map(task="multilabel").values is None
+    assert Labels.of_masks(2, task="multiclass").values is None
+
+
 def test_a_task_makes_what_it_says_of_the_same_map() -> None:
     assert of_map(task="binary").encode(MAP)["mask"].tolist() == [[[0, 1, 1], [1, 0, 1]]]
     several = of_map(task="multilabel")

@@ -191,6 +191,26 @@ def test_classes_that_exclude_each_other_are_a_label_map_and_the_background_has_
     np.testing.assert_array_equal(labels, Predictor.from_pretrained(tmp_path / "gray").labels(image).numpy())
 
 
+@pytest.mark.parametrize("values", [(0, 2, 4), (0, 1035, 7)])
+def test_label_maps_have_the_values_of_those_that_were_learned(values: tuple[int, ...], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    gray = UNeXt(1, 3, channels=(8, 16, 24, 32, 64))
+    gray.spec = ModelSpec(task="multiclass", class_names=("background", "a", "b"), label_values=values)
+    image = write(tmp_path / "slice.png", (48, 40))
+    with torch.no_grad():
+        gray.head.bias -= Predictor(gray).logits(torch.rand(1, 1, 48, 40)).mean((0, 2, 3))  # each class somewhere
+    gray.save_pretrained(tmp_path / "gray")
+    strips = []
+    for _ in range(2):
+        predict(tmp_path / "gray", [image], tmp_path / "out", skip_existing=True)
+        strips.append(PageReader(tmp_path / "out" / PAGE).strips)
+    numbers = Predictor.from_pretrained(tmp_path / "gray").labels(image).numpy()
+    assert set(np.unique(numbers)) == {0, 1, 2}
+    with Image.open(tmp_path / "out" / "slice_labels.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), np.array(values)[numbers])
+    assert strips[0] == strips[1]  # the second page shows what it reads
+
+
 def test_overlays_are_as_bright_as_all_pictures_and_show_the_channel_that_is_named(run: Path, tmp_path: Path) -> None:
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[16:48, 16:48, 1] = 10  # dark, and in one channel alone

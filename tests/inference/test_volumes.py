@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from brainseg.data import LGGSegmentation, VolumeDataset, lgg_root
+from brainseg.data.nifti import read_grid
 from brainseg.inference import Predictor, measure
 from brainseg.inference.files import PredictionError, predict
 from brainseg.inference.volumes import Scan, find_scans, predict_scan
@@ -93,7 +94,12 @@ def test_a_network_sees_the_slices_that_the_data_set_gives(cases: Path, tmp_path
     channels = ("flair", "t1")
     size = (32, 48)
     model.spec = ModelSpec(
-        task="multiclass", class_names=names, channel_names=channels, axis="coronal", image_size=size
+        task="multiclass",
+        class_names=names,
+        label_values=(0, 2, 400),
+        channel_names=channels,
+        axis="coronal",
+        image_size=size,
     )
     model.save_pretrained(tmp_path / "weights")
     assert predict(tmp_path / "weights", [cases], tmp_path / "out", probabilities=True) == 2
@@ -102,6 +108,11 @@ def test_a_network_sees_the_slices_that_the_data_set_gives(cases: Path, tmp_path
     likely = torch.stack([predictor.probabilities(data[i]["image"]) for i in range(len(data))])
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "out" / "p2_probabilities.npy")), likely)
     assert {path.name for path in (tmp_path / "out").glob("p2*")} == {"p2_labels.nii.gz", "p2_probabilities.npy"}
+    written = nibabel.load(tmp_path / "out" / "p2_labels.nii.gz")
+    expected = np.array(model.spec.label_values)[likely.argmax(1).numpy()]
+    grid = read_grid(cases / "p2" / "p2_flair.nii.gz")
+    np.testing.assert_array_equal(np.asarray(written.dataobj), grid.from_slices(expected, "coronal"))
+    assert written.get_data_dtype() == np.uint16
     rows = measure(predictor.spec.masks_of_probabilities(likely), model.spec, patient="p2", spacing=data.spacings[0])
     lines = (tmp_path / "out" / "volumes.csv").read_text().splitlines()
     assert [line.split(",")[:3] for line in lines if line.startswith("p2")] == [

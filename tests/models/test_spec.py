@@ -33,6 +33,14 @@ BRATS = ModelSpec(
         (lambda: ModelSpec(task="multilabel", class_names=("a", "a")), "class_names must differ, got 'a' 2 times"),
         (lambda: ModelSpec(threshold=1.5), r"threshold must lie in \[0, 1\], got 1.5"),
         (lambda: ModelSpec(threshold=(0.5, 0.5)), "threshold must be one number, or one for each of 1 classes"),
+        (lambda: ModelSpec(label_values=(0,)), r"label_values are of 'multiclass', got \(0,\) for 'binary'"),
+        (
+            lambda: replace(BRATS, label_values=(0, 4)),
+            r"0 and a number to 65535 for each other of background, oedema, core, got \(0, 4\)",
+        ),
+        (lambda: replace(BRATS, label_values=(0, 4, 4)), "label_values must be"),
+        (lambda: replace(BRATS, label_values=(1, 2, 4)), "label_values must be 0 and"),
+        (lambda: replace(BRATS, label_values=(0, 2.0, 4)), "label_values must be"),
         (lambda: replace(BRATS, threshold=0.5), "threshold must be None for 'multiclass'"),
         (lambda: ModelSpec(image_size=(64,)), r"image_size must be 2 positive integers, got \(64,\)"),
         (

@@ -15,7 +15,15 @@ from docs.lgg_volumes import write_volumes
 from docs.phantom_maps import write_maps
 from PIL import Image
 
-from brainseg.data import LGGSegmentation, institution, read_split, split_patients, write_folds, write_split
+from brainseg.data import (
+    ImageMaskFolder,
+    LGGSegmentation,
+    institution,
+    read_split,
+    split_patients,
+    write_folds,
+    write_split,
+)
 from brainseg.inference import Predictor
 from brainseg.models import SegmentationModel
 from brainseg.models.files import read_config
@@ -24,6 +32,7 @@ from brainseg.training import TrainConfig, evaluate, train
 from brainseg.training.config import DataConfig, ModelConfig, OptimizerConfig
 from brainseg.training.data import SliceDataModule
 from brainseg.training.datasets import find_split, open_part
+from brainseg.training.subject import check_classes
 from tests.command import call
 from tests.pages import PageReader
 
@@ -119,6 +128,15 @@ def test_volumes_train_and_are_evaluated(volumes: DataConfig, tmp_path: Path) ->
     assert (spec.task, spec.class_names) == ("multilabel", ("whole", "core"))
 
 
+def test_weights_know_the_values_of_the_label_maps_that_they_were_trained_on(
+    volumes: DataConfig, tmp_path: Path
+) -> None:
+    run = run_of(volumes, tmp_path / "run")
+    spec = read_config(run / "best").spec
+    assert spec is not None
+    assert (spec.class_names, spec.label_values) == (("background", "label_1", "label_4"), (0, 1, 4))
+
+
 def oblique(root: Path) -> None:
     """Lays every volume of a folder otherwise: axes in another order, two turned round, and the head tilted."""
     tilt = nibabel.eulerangles.euler2mat(0.3, -0.2, 0.25)
@@ -198,6 +216,16 @@ def test_numbers_of_other_classes_are_not_compared_and_images_are_no_patients(
     assert "By image, each counted as a patient: whose they are is not known" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_values_that_name_classes_are_compared(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.array([[0, 1, 3]], np.uint8)).save(tmp_path / folder / "a.png")
+    data = ImageMaskFolder(tmp_path, task="multiclass", cache_dir=tmp_path / "cache")
+    check_classes(("background", "label_1", "label_3"), data)
+    with pytest.raises(ValueError, match=r"data are background, label_1, label_3 and those of the network .* label_2;"):
+        check_classes(("background", "label_1", "label_2"), data)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,12 @@ class Labels:
         """Value of "multiclass" targets whose pixels do not count."""
         return IGNORED if self.task == "multiclass" and self.ignored is not None else None
 
+    @property
+    def values(self) -> tuple[int, ...] | None:
+        """Of "multiclass", the value of each class in the label maps, the first of several; None of masks in files."""
+        background, *others = self.sources
+        return (0, *(source[0] for source in others)) if self.task == "multiclass" and background else None
+
     def encode(self, stored: NDArray[Any]) -> Target:
         """The target of stored masks (K, H, W), or of a label map (H, W).
 

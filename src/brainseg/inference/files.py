@@ -62,8 +62,8 @@ def predict(
     """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for every image, `volumes.csv` and `report.html`.
 
     With several classes that may overlap there is a mask for each, `<name>_mask_0.png` and so on; with classes that
-    exclude each other one label map, `<name>_labels.png` (class 0 the background). Images in folders keep the path that
-    they have there; masks and overlays, by the names that they get here, are left out. The table has a row of
+    exclude each other one label map, `<name>_labels.png`, of the spec's `label_values`. Images in folders keep the path
+    that they have there; masks and overlays, by the names that they get here, are left out. The table has a row of
     `Measures` for each class of each image, or of each patient; the page shows it with all slices.
 
     NIfTI volumes become NIfTI volumes (`predict_scan`): files, folders of a case, or folders of such.

@@ -185,7 +185,10 @@ class Predictor:
         return self._predict(image, lambda logits: self.spec.probabilities(logits).float())
 
     def labels(self, image: ImageLike) -> Tensor:
-        """The likeliest class of each pixel, (H, W) int64, of a batch (B, H, W), on the CPU; arguments as for a call.
+        """The likeliest class of each pixel, by its place in `spec.class_names`; arguments as for a call.
+
+        Returns:
+            (H, W) int64, of a batch (B, H, W), on the CPU.
 
         Raises:
             ValueError: a network whose classes may overlap, besides what a call raises.
@@ -296,7 +299,8 @@ class Ensemble(Predictor):
     """Predicts by the mean of the logits of several predictors, each with the size and normalization of its weights.
 
     Args:
-        members: predictors of one task with the same names of classes; threshold and postprocessing are the first's.
+        members: predictors of one task with the same names of classes; threshold, postprocessing and values of label
+            maps are the first's.
 
     Raises:
         ValueError: no members, or tasks, classes, channels or axes that differ.

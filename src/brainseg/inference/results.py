@@ -19,13 +19,14 @@ RESULT = re.compile(r"_(mask(_\d+)?|labels|instances|overlay)$")
 """The end of the name of what is written, without suffix."""
 
 
-def by_kind(masks: Tensor, spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
+def by_kind(masks: Tensor, spec: ModelSpec) -> dict[str, NDArray[Any]]:
     """Masks (..., K, H, W) as the arrays (..., H, W) of the files that they become, by the end of their names.
 
-    Of classes that exclude each other one map of their numbers, "labels"; else 0 and 1, "mask", or "mask_0" and so on.
+    Of classes that exclude each other one map of the spec's `label_values`, "labels", uint8 if these allow, or
+    uint16; else 0 and 1, "mask", or "mask_0" and so on.
     """
     if spec.task == "multiclass":
-        return {LABELS: masks.byte().argmax(-3).byte().numpy()}
+        return {LABELS: _label_values(spec)[masks.byte().argmax(-3).numpy()]}
     each = masks.byte().numpy()
     return {name: each[..., k, :, :] for k, name in enumerate(kinds(spec))}
 
@@ -39,8 +40,13 @@ def read_foreground(read: Callable[[str], NDArray[Any]], spec: ModelSpec) -> NDA
     """
     if spec.task == "multiclass":
         labels = read(LABELS)
-        return np.stack([labels == k for k in spec.foreground], axis=-3)
+        return np.stack([labels == value for value in _label_values(spec)[1:]], axis=-3)
     return np.stack([read(kind) > 0 for kind in kinds(spec)], axis=-3)
+
+
+def _label_values(spec: ModelSpec) -> NDArray[Any]:
+    values = spec.label_values or range(spec.num_classes)
+    return np.array(values, np.min_scalar_type(max(values)))
 
 
 def kinds(spec: ModelSpec) -> list[str]:

@@ -134,7 +134,7 @@ def predict_scan(
     """Writes `<case>_mask.nii.gz` in the grid and with the header of the first image, and measures what was found.
 
     With several classes that may overlap there is a mask for each, `<case>_mask_0.nii.gz` and so on; with classes that
-    exclude each other one label map, `<case>_labels.nii.gz`.
+    exclude each other one label map, `<case>_labels.nii.gz`, of the spec's `label_values`.
 
     Args:
         predictor: of slices along `predictor.spec.axis`.
@@ -228,12 +228,12 @@ def _checked(
     return images
 
 
-def _write(voxels: NDArray[np.uint8], like: Path, path: Path) -> None:
+def _write(voxels: NDArray[Any], like: Path, path: Path) -> None:
     import nibabel
 
     image: Any = nibabel.load(like)
     affine, header = image.affine, image.header.copy()
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(voxels.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0  # the window of the image, not of its mask
     image = nibabel.Nifti1Image(np.ascontiguousarray(voxels), affine, header)  # type: ignore[no-untyped-call]

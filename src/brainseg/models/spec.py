@@ -53,6 +53,8 @@ class ModelSpec:
         task: "binary": one channel, a sigmoid. "multilabel": a sigmoid for each of K masks, which may overlap.
             "multiclass": a softmax over K classes that exclude each other, class 0 the background.
         class_names: of the K channels of the logits, in their order.
+        label_values: of "multiclass", the values that the classes have in label maps, which written ones have again,
+            such as (0, 1, 2, 4); None: 0, 1, 2, ...
         threshold: probability above which a pixel is foreground, strictly: one number, or one for each class. None for
             "multiclass", where the most likely class is taken.
         image_size: height and width at which the network sees the images; logits are resized back. None: as they are.
@@ -76,6 +78,7 @@ class ModelSpec:
 
     task: Task = "binary"
     class_names: tuple[str, ...] = ("foreground",)
+    label_values: tuple[int, ...] | None = None
     threshold: float | tuple[float, ...] | None = None
     image_size: tuple[int, int] | None = None
     keep_aspect_ratio: bool = True
@@ -109,6 +112,7 @@ class ModelSpec:
         object.__setattr__(self, "class_names", names)
         if self.channel_names is not None:
             object.__setattr__(self, "channel_names", _check_names("channel_names", self.channel_names))
+        object.__setattr__(self, "label_values", _check_label_values(self.label_values, self.task, names))
         object.__setattr__(self, "threshold", _check_threshold(self.threshold, self.task, names))
         object.__setattr__(self, "image_size", size)
         object.__setattr__(self, "crop", crop)
@@ -168,8 +172,8 @@ class ModelSpec:
         fresh = type(self).of_classes(num_classes)
         if self.task == "multiclass" and num_classes > 1:
             names = ("background", *fresh.class_names[1:])
-            return replace(self, class_names=names)
-        return replace(self, task=fresh.task, class_names=fresh.class_names, threshold=None)
+            return replace(self, class_names=names, label_values=None)
+        return replace(self, task=fresh.task, class_names=fresh.class_names, label_values=None, threshold=None)
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON values."""
@@ -201,6 +205,19 @@ def _check_names(kind: str, names: Any) -> tuple[str, ...]:
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise ValueError(f"{kind} must differ, got {twice[0]!r} {list(names).count(twice[0])} times")
     return tuple(names)
+
+
+def _check_label_values(values: Any, task: Task, names: Sequence[str]) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    if task != "multiclass":
+        raise ValueError(f"label_values are of 'multiclass', got {values!r} for {task!r}")
+    sound = isinstance(values, Sequence) and len(values) == len({*values}) == len(names) and values[0] == 0
+    if not sound or not all(type(value) is int and 0 <= value <= 65535 for value in values):
+        raise ValueError(
+            f"label_values must be 0 and a number to 65535 for each other of {', '.join(names)}, got {values!r}"
+        )
+    return None if [*values] == [*range(len(names))] else tuple(values)
 
 
 def _check_threshold(threshold: Any, task: Task, names: Sequence[str]) -> float | tuple[float, ...] | None:

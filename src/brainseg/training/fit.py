@@ -89,6 +89,7 @@ def prepare(
         num_classes=slices.num_classes,
         task=slices.task,
         class_names=slices.class_names,
+        label_values=slices.labels.values,
         channel_names=slices.channel_names,
         spec=spec,
     )

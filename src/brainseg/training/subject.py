@@ -9,7 +9,7 @@ from brainseg.inference import Predictor
 from brainseg.models import ModelSpec
 from brainseg.training.config import DataConfig, ObjectsConfig, read_config
 from brainseg.training.datasets import known_too, open_part, read_parts
-from brainseg.training.targets import are_chosen
+from brainseg.training.targets import are_chosen, are_values
 
 FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png", "report.html")
 ALL = "all"
@@ -60,7 +60,7 @@ def find_run(
     if parts is not None and not parts.get(part):
         raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
     dataset = open_part(data, parts, part)
-    _check_classes(predictor.spec.class_names, dataset)
+    check_classes(predictor.spec.class_names, dataset)
     return Subject(
         name=run.resolve().name,
         part=part,
@@ -99,7 +99,7 @@ def find_weights(
         if not parts.get(part):
             raise ValueError(f"the split {named} has no patients for {part}; choose another part")
         dataset = open_part(data, parts, part)
-    _check_classes(predictor.spec.class_names, dataset)
+    check_classes(predictor.spec.class_names, dataset)
     return Subject(
         name=weights.resolve().name if weights.exists() else weights.as_posix(),
         part=part or ALL,
@@ -130,16 +130,17 @@ def _free(folder: Path) -> Path:
     return folder
 
 
-def _check_classes(expected: Sequence[str], dataset: SliceDataset) -> None:
+def check_classes(expected: Sequence[str], dataset: SliceDataset) -> None:
     """ValueError where one class of the data would be taken for another of the network: other names, or other numbers.
 
-    Names that nobody has chosen say nothing, and nor does that of a single class.
+    Names that nobody has chosen say nothing, unless they are the values of label maps in both, and nor does that of a
+    single class.
     """
     found = dataset.class_names
     numbers_differ = dataset.task == "multiclass" and len(found) != len(expected)
-    names_differ = (
-        len(found) == len(expected) > 1 and [*found] != [*expected] and are_chosen(found) and are_chosen(expected)
-    )
+    both = (found, expected)
+    told = all(map(are_chosen, both)) or all(map(are_values, both))
+    names_differ = len(found) == len(expected) > 1 and [*found] != [*expected] and told
     if numbers_differ or names_differ:
         raise ValueError(
             f"the classes of the data are {', '.join(found)} and those of the network {', '.join(expected)}; give data "

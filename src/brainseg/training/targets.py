@@ -45,6 +45,11 @@ def are_chosen(names: Sequence[str]) -> bool:
     return not all(re.fullmatch(rf"background|(class|label)_{k}", name) for k, name in enumerate(names))
 
 
+def are_values(names: Sequence[str]) -> bool:
+    """Whether the names of classes are the values that they have in label maps, as they are where nobody chose any."""
+    return all(re.fullmatch(r"background|label_\d+", name) for name in names)
+
+
 def check_exclusive(masks: Tensor) -> None:
     """ValueError if a pixel has several of the masks (B, K, H, W)."""
     if bool((masks.sum(1) > 1).any()):

@@ -70,6 +70,7 @@ class SegmentationTask(LightningModule):
         num_classes: channels of the logits, likewise.
         task: what the data set's masks mean; None for what the network's weights say.
         class_names: of the data set's masks, likewise.
+        label_values: of these classes in label maps; None for what the network's weights say.
         channel_names: of its images; None where nobody named them.
         spec: of a run that goes on, whose weights follow: none are looked for here.
 
@@ -89,6 +90,7 @@ class SegmentationTask(LightningModule):
         num_classes: int,
         task: Task | None = None,
         class_names: Sequence[str] | None = None,
+        label_values: tuple[int, ...] | None = None,
         channel_names: Sequence[str] | None = None,
         spec: ModelSpec | None = None,
     ) -> None:
@@ -97,6 +99,8 @@ class SegmentationTask(LightningModule):
         if spec is None:
             spec = _with_channels(self.model.spec, channel_names, config.data)
             spec = _with_classes(spec, task, class_names)
+            if label_values is not None:
+                spec = replace(spec, label_values=label_values)
             self.input = _find_input(config, spec)
             normalization = None if self.input is None else self.input.config
             # Of the three sequences of the LGG data FLAIR shows tumour best.
