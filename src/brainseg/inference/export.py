@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from brainseg._whole import passing_name
 from brainseg.checks import check_choice
 from brainseg.inference.foreign import check_logits, find_queries, find_spec, frozen_copy
 from brainseg.inference.part import check_whole, logits_of_part, resize_of
@@ -193,12 +193,13 @@ def _write(program: ExportedProgram, path: Path, config: str, outputs: Outputs) 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Under its own name in a folder of its own, since both formats keep the name of a file inside it.
-        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        with passing_name(path) as folder:
+            folder.mkdir()
             if path.suffix == ".onnx":
-                _write_onnx(program, Path(folder, path.name), config, names)
+                _write_onnx(program, folder / path.name, config, names)
             else:
-                _write_program(program, Path(folder, path.name), config)
-            for file in sorted(Path(folder).iterdir(), reverse=True):  # large weights, then what refers to them
+                _write_program(program, folder / path.name, config)
+            for file in sorted(folder.iterdir(), reverse=True):  # large weights, then what refers to them
                 file.replace(path.with_name(file.name))
     except OSError as error:
         if error.errno is None:
