@@ -160,6 +160,14 @@ def test_sequences_that_do_not_fit_are_named(
     assert not (tmp_path / "out").exists()
 
 
+def test_sequences_in_another_order_than_that_of_the_weights_are_refused(cases: Path, tmp_path: Path) -> None:
+    model = weights(tmp_path / "w", 2, channel_names=("t1", "FLAIR"))
+    with pytest.raises(ValueError, match="the weights take the channels t1, FLAIR, and the data gives flair, t1; give"):
+        predict(model, [cases], tmp_path / "out", sequences=("flair", "t1"))
+    assert not (tmp_path / "out").exists()
+    assert predict(model, [cases], tmp_path / "out", sequences=("flair", "flair")) == 2  # in place of what is missing
+
+
 def test_images_of_nnunet_come_by_the_names_of_its_description(cases: Path, tmp_path: Path) -> None:
     folder = tmp_path / "Dataset001" / "imagesTs"
     folder.mkdir(parents=True)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_the_table_is_what_a_plain_loop_finds(evaluation: Evaluation, run: Path,
     assert evaluation.summary["median patient Dice"] == pytest.approx(np.median(list(expected.values())), abs=1e-6)
     low, high = (evaluation.summary[f"its 95 % interval, {end}"] for end in ("from", "to"))
     assert low <= evaluation.summary["mean patient Dice"] <= high
+
+
+def test_channels_in_another_order_than_that_of_the_weights_are_refused(
+    run: Path, data: DataConfig, tmp_path: Path
+) -> None:
+    model = SegmentationModel.from_pretrained(run / "best")
+    model.spec = replace(model.spec, channel_names=("flair", "t1", "t1ce"))
+    model.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="the weights take the channels flair, t1, t1ce, and the data gives t1, flair"):
+        evaluate(tmp_path / "other", part="validation", data=data, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_slices_are_counted(evaluation: Evaluation) -> None:

@@ -119,6 +119,7 @@ def predict(
     arguments = {"threshold": threshold, "tta": tta, "windows": windows, "backend": backend}
     predictor = _open(model, **arguments)
     spec = predictor.spec
+    spec.check_channels(sequences)
     named = spec.channel_names if sequences is None else sequences
     scans = _scans(find_places(images), by_folder=patients)
     patients_of_volumes = [scan for path in volumes for scan in find_scans(path, named, predictor.in_channels)]

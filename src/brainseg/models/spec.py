@@ -158,6 +158,21 @@ class ModelSpec:
         shape = (-1, *(1,) * (probabilities.dim() - 2))
         return probabilities > torch.as_tensor(self.threshold, device=probabilities.device).reshape(shape)
 
+    def check_channels(self, names: Sequence[str] | None) -> None:
+        """Refuses the channels of `channel_names` in another order, in which one would be taken for another.
+
+        Other names are not compared: a sequence may be called otherwise, or stand in for one that is missing.
+
+        Raises:
+            ValueError: the same names, capitals or not, in another order.
+        """
+        known, given = ([name.lower() for name in each or ()] for each in (self.channel_names, names))
+        if known != given and sorted(known) == sorted(given):
+            raise ValueError(
+                f"the weights take the channels {', '.join(self.channel_names or ())}, and the data gives "
+                f"{', '.join(names or ())}; give sequences of volumes in the order of the weights"
+            )
+
     @classmethod
     def of_classes(cls, num_classes: int) -> Self:
         """The spec of a fresh network: one mask, or K that may overlap, called "class_0" and so on."""

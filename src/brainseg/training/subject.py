@@ -61,6 +61,7 @@ def find_run(
         raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
     dataset = open_part(data, parts, part)
     check_classes(predictor.spec.class_names, dataset)
+    predictor.spec.check_channels(dataset.channel_names)
     return Subject(
         name=run.resolve().name,
         part=part,
@@ -100,6 +101,7 @@ def find_weights(
             raise ValueError(f"the split {named} has no patients for {part}; choose another part")
         dataset = open_part(data, parts, part)
     check_classes(predictor.spec.class_names, dataset)
+    predictor.spec.check_channels(dataset.channel_names)
     return Subject(
         name=weights.resolve().name if weights.exists() else weights.as_posix(),
         part=part or ALL,

@@ -366,13 +366,7 @@ def _with_channels(spec: ModelSpec, names: Sequence[str] | None, data: DataConfi
         spec = replace(spec, axis=data.axis)
     if names is None:
         return spec
-    known = [name.lower() for name in spec.channel_names or ()]
-    given = [name.lower() for name in names]
-    if known != given and sorted(known) == sorted(given):
-        raise ValueError(
-            f"the weights take the channels {', '.join(spec.channel_names or ())}, and the data gives "
-            f"{', '.join(names)}; give volumes, with data.sequences in the order of the weights"
-        )
+    spec.check_channels(names)
     return replace(spec, channel_names=tuple(names))
 
 
