@@ -210,6 +210,23 @@ def test_a_network_of_others_answers_with_logits(answer: Callable[[Tensor], Any]
         export(Answer(answer), spec=ModelSpec(), in_channels=3)
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize(("value", "name"), [(float("nan"), "NaN"), (float("inf"), "infinity")])
+def test_logits_that_are_not_finite_are_an_error_and_not_an_empty_mask(task: Task, value: float, name: str) -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = x[:, :1] if task == "binary" else x[:, :2]
+            return torch.where(logits > 0.99, value, logits)
+
+    spec = ModelSpec() if task == "binary" else ModelSpec(task=task, class_names=("background", "a"))
+    predictor = Predictor(Broken(), spec=spec, tta=True, device="cpu")
+    images = torch.rand(3, 3, 32, 32) * 0.9
+    assert predictor(images).shape == (3, spec.num_classes, 32, 32)
+    images[1, 0, 5, 7] = 1
+    with pytest.raises(ValueError, match=f"Broken's logits of image 1 of the batch of 3, counted from 0, hold {name}"):
+        predictor(images)
+
+
 def test_labels_are_of_the_classes_of_the_spec() -> None:
     spec = ModelSpec(task="multiclass", class_names=("background", "lesion"))
     with pytest.raises(ValueError, match="do not fit the 2 class"):

@@ -9,6 +9,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from brainseg.models import ModelSpec, QueryPredictions, SegmentationModel
+from brainseg.models.mask_dino.predictions import describe_not_finite
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -48,6 +49,15 @@ def check_logits(logits: Any, images: Tensor, model: nn.Module) -> Tensor:
             f"{tuple(images.shape[2:])}; put a module around it that resizes them"
         )
     return logits
+
+
+def check_finite(logits: Tensor, model: nn.Module) -> None:
+    """ValueError for logits that hold NaN or infinity: no comparison with NaN is true, and nothing would be found."""
+    if unsound := describe_not_finite(logits):
+        raise ValueError(
+            f"{type(model).__name__}'s logits of {unsound}; look for such weights, or predict in float32 or bfloat16 "
+            "in place of float16"
+        )
 
 
 def copy_of(model: Module) -> Module:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from brainseg.checks import check_choice, check_count, check_counts
 from brainseg.inference.backends import Backend, create_backend
 from brainseg.inference.components import postprocess
-from brainseg.inference.foreign import check_logits, find_queries, find_spec
+from brainseg.inference.foreign import check_finite, check_logits, find_queries, find_spec
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
 from brainseg.inference.part import check_whole, logits_of_part, resize_of
 from brainseg.inference.symmetries import mean_over_symmetries
@@ -121,20 +121,25 @@ class Predictor:
             (B, K, H, W) on the predictor's device, of the size of the images.
 
         Raises:
-            ValueError: values beyond [0, 1], or channels or sides that the network does not take.
+            ValueError: values beyond [0, 1], channels or sides that the network does not take, or logits that are not
+                finite.
         """
-        height, width = images.shape[-2:]
         with torch.inference_mode(), _evaluating(self.model):
-            images = self._checked(images)
-            if self.windows and self._has_windows(height, width):
-                return self._over_windows(images)
-            raw = images if self.resize is None else self.resize(images)
-            images = self._normalized(raw)
-            if self.spec.crop is None:
-                logits = self._network(images)
-            else:
-                logits = logits_of_part(self._network, raw, images, self.spec)
-            return logits if self.resize is None else self.resize.undo(logits, (height, width))
+            logits = self._logits(self._checked(images))
+        check_finite(logits, self.model)
+        return logits
+
+    def _logits(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if self.windows and self._has_windows(height, width):
+            return self._over_windows(images)
+        raw = images if self.resize is None else self.resize(images)
+        images = self._normalized(raw)
+        if self.spec.crop is None:
+            logits = self._network(images)
+        else:
+            logits = logits_of_part(self._network, raw, images, self.spec)
+        return logits if self.resize is None else self.resize.undo(logits, (height, width))
 
     def _has_windows(self, *size: int) -> bool:
         """Whether images are so large that they are not resized."""
