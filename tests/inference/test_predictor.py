@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from brainseg.inference import Predictor, export
+from brainseg.inference import Ensemble, Predictor, export
 from brainseg.models import ModelSpec, UNeXt
 from brainseg.models.spec import Task
 from brainseg.transforms import Normalize
@@ -208,6 +208,31 @@ def test_a_network_of_others_answers_with_logits(answer: Callable[[Tensor], Any]
         predictor(torch.rand(3, 32, 40))
     with pytest.raises(ValueError, match=message):
         export(Answer(answer), spec=ModelSpec(), in_channels=3)
+
+
+def test_pixels_that_are_no_squares_are_seen_as_squares() -> None:
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return x[:, :1]
+
+    predictor = Predictor(Watching(), spec=ModelSpec(image_size=(64, 64), threshold=0.4), device="cpu")
+    thick = torch.rand(2, 3, 16, 64)  # rows of 4 mm, columns of 1 mm
+    thin = F.interpolate(thick, (64, 64), mode="bilinear", antialias=True)
+    logits = predictor.logits(thick, stretch=4)
+    assert logits.shape == (2, 1, 16, 64)
+    torch.testing.assert_close(seen[-1], thin)
+    for result, arguments in ((predictor.probabilities, {}), (predictor, {}), (Ensemble([predictor]), {})):
+        assert result(thick, stretch=4, **arguments).shape == (2, 1, 16, 64)
+        torch.testing.assert_close(seen[-1], thin)
+    predictor.volume(thick, spacing=(5, 4, 1))
+    torch.testing.assert_close(seen[-1], thin)
+    predictor.volume(thick)
+    assert not seen[-1][..., 16:, :].any()  # as they are
+    with pytest.raises(ValueError, match="spacing must be three positive numbers"):
+        predictor.volume(thick, spacing=(5, 0, 1))
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])

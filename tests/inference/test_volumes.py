@@ -87,6 +87,26 @@ def test_volumes_in_microns_are_measured_in_mm_and_their_masks_lie_where_they_do
     assert mask.header.get_xyzt_units()[0] == "micron"
 
 
+def test_slices_of_thick_rows_are_seen_as_the_head_is(tmp_path: Path) -> None:
+    thick = np.repeat(np.random.default_rng(0).integers(0, 900, (36, 10, 5)), 4, axis=1).astype(np.int16)
+    rows = np.diag([1.0, 4.0, 1.0, 1.0])
+    for case, voxels, affine in (("thick", thick[:, ::4], AFFINE @ rows), ("thin", thick, AFFINE)):
+        save(tmp_path / f"{case}.nii.gz", voxels, affine)
+    module = nn.Conv2d(1, 1, 1)
+    spec = ModelSpec(image_size=(60, 40))
+    predictor = Predictor(module, spec=spec, device="cpu")
+    likely = []
+    for case in ("thick", "thin"):
+        (tmp_path / case).mkdir()
+        scan = Scan(case, (tmp_path / f"{case}.nii.gz",))
+        predict_scan(predictor, scan, tmp_path / case, probabilities=True)
+        likely.append(torch.from_numpy(np.load(tmp_path / case / f"{case}_probabilities.npy")))
+    # In AFFINE the file's second axis, of 1 mm, becomes columns.
+    assert likely[0].shape == (5, 1, 36, 10)
+    expected = torch.nn.functional.avg_pool2d(likely[1][:, 0], (1, 4))[:, None]
+    assert (likely[0] - expected).abs().mean() < 0.02
+
+
 def test_a_network_sees_the_slices_that_the_data_set_gives(cases: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = UNeXt(2, 3, channels=(4, 6, 8, 10, 12))
@@ -105,7 +125,7 @@ def test_a_network_sees_the_slices_that_the_data_set_gives(cases: Path, tmp_path
     assert predict(tmp_path / "weights", [cases], tmp_path / "out", probabilities=True) == 2
     data = VolumeDataset(cases, ["p2"], sequences=("flair", "t1"), axis="coronal", cache_dir=tmp_path / "cache")
     predictor = Predictor(model, device="cpu")
-    likely = torch.stack([predictor.probabilities(data[i]["image"]) for i in range(len(data))])
+    likely = torch.stack([predictor.probabilities(data[i]["image"], stretch=4.0) for i in range(len(data))])
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "out" / "p2_probabilities.npy")), likely)
     assert {path.name for path in (tmp_path / "out").glob("p2*")} == {"p2_labels.nii.gz", "p2_probabilities.npy"}
     written = nibabel.load(tmp_path / "out" / "p2_labels.nii.gz")

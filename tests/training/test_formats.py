@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from docs.lgg_volumes import write_volumes
 from docs.phantom_maps import write_maps
@@ -32,7 +33,7 @@ from brainseg.training import TrainConfig, evaluate, train
 from brainseg.training.config import DataConfig, ModelConfig, OptimizerConfig
 from brainseg.training.data import SliceDataModule
 from brainseg.training.datasets import find_split, open_part
-from brainseg.training.subject import check_classes
+from brainseg.training.subject import batch_size_of, check_classes, stretches_of
 from tests.command import call
 from tests.pages import PageReader
 
@@ -126,6 +127,31 @@ def test_volumes_train_and_are_evaluated(volumes: DataConfig, tmp_path: Path) ->
     spec = read_config(run / "best").spec
     assert spec is not None
     assert (spec.task, spec.class_names) == ("multilabel", ("whole", "core"))
+
+
+def test_slices_of_thick_rows_train_and_are_evaluated_in_the_shape_of_the_head(tmp_path: Path) -> None:
+    thick = np.random.default_rng(0).integers(1, 255, (40, 10, 3)).astype(np.uint8)
+    for case, spacing in (("p0", 1.0), ("p1", 4.0)):
+        (tmp_path / "data" / case).mkdir(parents=True)
+        for name, voxels in (("t1", thick), ("seg", np.ones_like(thick))):
+            volume = nibabel.Nifti1Image(voxels, np.diag([-1, -spacing, 5, 1]))
+            nibabel.save(volume, tmp_path / "data" / case / f"{case}_{name}.nii.gz")
+    config = DataConfig(format="volumes", root=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
+    data = SliceDataModule(
+        replace(config, image_size=(40, 40)), {"train": ["p0"], "validation": ["p1"], "test": []}, seed=0
+    )
+    for dataset, rows in ((data.train_set, 10), (data.val_set, 40)):
+        sample = dataset[0]
+        batch = data.collate([sample])
+        seen = batch["image"].abs().sum((0, 1, 3)).nonzero().flatten()
+        assert seen.tolist() == list(range(rows))
+        expected = F.interpolate(sample["image"][None], (rows, 40), mode="bilinear", antialias=True)
+        torch.testing.assert_close(batch["image"][..., :rows, :], expected)
+        assert batch["mask"].sum() == rows * 40
+    both = open_part(config, None, "all")
+    assert stretches_of(both) == [1.0] * 3 + [4.0] * 3
+    assert batch_size_of(config, both) == 1  # a batch is of one shape
+    assert batch_size_of(config, data.val_set) == config.batch_size
 
 
 def test_weights_know_the_values_of_the_label_maps_that_they_were_trained_on(

@@ -181,6 +181,37 @@ def test_the_longer_side_fits(size: tuple[int, int], expected: tuple[int, int]) 
     assert Resize(256).content_size(*size) == (256, 256)
 
 
+@pytest.mark.parametrize(
+    ("size", "stretch", "expected"),
+    [
+        ((64, 256), 4.0, (256, 256)),
+        ((256, 256), 2.0, (256, 128)),
+        ((256, 64), 0.25, (256, 256)),
+        ((51, 256), 5, (255, 256)),
+    ],
+)
+def test_pixels_that_are_no_squares_keep_the_shape_of_the_anatomy(
+    size: tuple[int, int], stretch: float, expected: tuple[int, int]
+) -> None:
+    resize = Resize(256, keep_aspect_ratio=True, stretch=stretch)
+    assert resize.content_size(*size) == expected
+    assert Resize(256, stretch=stretch).content_size(*size) == (256, 256)
+    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    y, x = y * stretch, x * 1.0
+    disc = (torch.hypot(y - y.mean(), x - x.mean()) < 0.3 * min(y.max(), x.max())).float()[None, None]
+    seen = resize(disc)[0, 0] > 0.5
+    rows, columns = (seen.any(axis).sum().item() for axis in (1, 0))
+    assert rows == pytest.approx(columns, abs=2 * max(stretch, 1 / stretch))
+    back = resize.undo(resize(disc), size)
+    assert ((back > 0.5) != (disc > 0.5)).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("stretch", [0, -1.0, float("nan"), float("inf"), "2"])
+def test_a_stretch_that_cannot_be_is_an_error(stretch: object) -> None:
+    with pytest.raises(ValueError, match="stretch must lie in"):
+        Resize(32, keep_aspect_ratio=True, stretch=stretch)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("keep_aspect_ratio", [False, True])
 def test_a_resized_image_comes_back(keep_aspect_ratio: bool) -> None:
     rows, columns = torch.arange(60.0)[:, None] / 60, torch.arange(40.0) / 40

@@ -1,5 +1,6 @@
 """NIfTI volumes to slices and back: which way they lie, and how large their voxels are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,11 @@ class Grid:
         """Of the file, and of upright slices."""
         orientations = _nibabel().orientations
         return orientations.io_orientation(self.affine), orientations.axcodes2ornt(tuple(DIRECTIONS[axis]))
+
+
+def stretch_of(spacing: Sequence[float]) -> float:
+    """Height of a pixel over its width, from the distances of slices, rows and columns; headers round the rest off."""
+    return round(spacing[1] / spacing[2], 4)
 
 
 def _turned(voxels: NDArray[Any], start: Any, end: Any) -> NDArray[Any]:

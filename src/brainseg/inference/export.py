@@ -38,8 +38,9 @@ def export(
     """The network in eval mode as a program of its operations alone, with batch, height and width free.
 
     It takes what `Predictor` takes: images in [0, 1], channels as stored. Size, crop and normalization of the spec are
-    part of it, and it answers with `Predictor`'s logits. A file holds the spec in its `config.json`, the same as
-    `save_pretrained` writes: in the `extra_files` of `torch.export.load`, or in the metadata of the ONNX model.
+    part of it, and it answers with `Predictor`'s logits of images whose pixels are squares. A file holds the spec in
+    its `config.json`, the same as `save_pretrained` writes: in the `extra_files` of `torch.export.load`, or in the
+    metadata of the ONNX model.
 
     Args:
         model: any of our networks, the copy that `optimize` made of one, or another module from images to logits; it

@@ -13,6 +13,7 @@ from rich.progress import track
 from brainseg._whole import written_whole
 from brainseg.checks import check_between
 from brainseg.data import read_image, to_unit_range
+from brainseg.data.nifti import stretch_of
 from brainseg.inference.components import voxel_volume
 from brainseg.inference.files import PredictionError, check_there, find_places
 from brainseg.inference.foreign import find_queries
@@ -65,6 +66,7 @@ def predict_instances(
         raise ValueError(f"{volumes[0]} is a volume, and instances are those of image files; predict it without them")
     check_between("min_score", min_score, 0, 1)
     ml_of_pixel = None if spacing is None else voxel_volume(spacing) / 1000
+    stretch = 1.0 if spacing is None else stretch_of(spacing)
     predictor = Predictor.from_pretrained(model)
     find_queries(predictor.model)  # refused before anything is done
     shown_channel = predictor.spec.shown_channel if channel is None else channel
@@ -74,7 +76,7 @@ def predict_instances(
         if not (skip_existing and result_path(place, "overlay").is_file()):
             try:
                 image = to_unit_range(read_image(path))
-                found = predictor.instances(image, min_score=min_score)
+                found = predictor.instances(image, min_score=min_score, stretch=stretch)
                 assert isinstance(found, Instances)  # of one image
                 shown = brightened(image, shown_channel)
             except (OSError, ValueError, MemoryError, RuntimeError) as error:  # torch's word for memory is the last

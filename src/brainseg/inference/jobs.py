@@ -13,6 +13,7 @@ from torch import Tensor
 
 from brainseg._whole import written_whole
 from brainseg.data import read_image, to_unit_range
+from brainseg.data.nifti import stretch_of
 from brainseg.inference.components import postprocess
 from brainseg.inference.measures import Measures, measure
 from brainseg.inference.predictor import Predictor
@@ -111,10 +112,10 @@ def _volumes(job: Job, scan: Scan, predictor: Predictor, manner: Manner, picture
 
 
 def _images(job: Job, slices: Mapping[Path, Path], predictor: Predictor, manner: Manner, pictures: Pictures) -> Outcome:
-    stretch = 1.0 if manner.spacing is None else manner.spacing[1] / manner.spacing[2]
+    stretch = 1.0 if manner.spacing is None else stretch_of(manner.spacing)
     if job.done:
         return Outcome([], [], _show(pictures, job.name, slices, manner, stretch), len(slices))
-    tensors, likely, reasons = _predict(slices.values(), predictor)
+    tensors, likely, reasons = _predict(slices.values(), predictor, stretch)
     if reasons:
         return Outcome([], reasons, [], 0)
     masks = postprocess(torch.stack(likely), manner.spec, steps=manner.of_images, spacing=manner.spacing)
@@ -131,7 +132,9 @@ def _images(job: Job, slices: Mapping[Path, Path], predictor: Predictor, manner:
     return Outcome(rows, [], [], len(slices))
 
 
-def _predict(paths: Iterable[Path], predictor: Predictor) -> tuple[list[Tensor], list[Tensor], list[str]]:
+def _predict(
+    paths: Iterable[Path], predictor: Predictor, stretch: float
+) -> tuple[list[Tensor], list[Tensor], list[str]]:
     """Images (C, H, W) and probabilities (K, H, W) of a scan, and what is wrong with those that cannot be predicted."""
     images: list[Tensor] = []
     likely: list[Tensor] = []
@@ -144,7 +147,7 @@ def _predict(paths: Iterable[Path], predictor: Predictor) -> tuple[list[Tensor],
                     f"its shape {tuple(image.shape)} is not that of the slices before it, {tuple(images[0].shape)}; "
                     "those of a patient have one, predict others without patients"
                 )
-            likely.append(predictor.probabilities(image))
+            likely.append(predictor.probabilities(image, stretch=stretch))
             images.append(image)
         except (OSError, ValueError, MemoryError, RuntimeError) as error:  # torch's word for memory is the last
             reasons.append(str(error) if str(path) in str(error) else f"{path}: {error}")

@@ -12,9 +12,11 @@ from brainseg.transforms import CropToHead, Resize
 NOTHING = -30.0
 
 
-def resize_of(spec: ModelSpec) -> Resize | None:
-    """How images get the size at which the network sees them; None: they have it."""
-    return None if spec.image_size is None else Resize(spec.image_size, keep_aspect_ratio=spec.keep_aspect_ratio)
+def resize_of(spec: ModelSpec, stretch: float = 1.0) -> Resize | None:
+    """How images of such pixels get the size at which the network sees them; None: they have it."""
+    if spec.image_size is None:
+        return None
+    return Resize(spec.image_size, keep_aspect_ratio=spec.keep_aspect_ratio, stretch=stretch)
 
 
 def logits_of_part(network: Callable[[Tensor], Tensor], raw: Tensor, images: Tensor, spec: ModelSpec) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.checks import check_choice, check_count, check_counts
+from brainseg.data.nifti import stretch_of
 from brainseg.inference.backends import Backend, create_backend
-from brainseg.inference.components import postprocess
+from brainseg.inference.components import postprocess, voxel_volume
 from brainseg.inference.foreign import check_finite, check_logits, find_queries, find_spec
 from brainseg.inference.images import ImageLike, check_unit_range, to_images
 from brainseg.inference.part import check_whole, logits_of_part, resize_of
@@ -23,7 +24,7 @@ from brainseg.inference.windows import mean_over_windows
 from brainseg.models import ModelSpec, Postprocessing, QueryPredictions, SegmentationModel, create_model
 from brainseg.models.files import find_members, read_config, write_ensemble
 from brainseg.models.mask_dino import Instances, instance_inference, semantic_logits
-from brainseg.transforms import create_transform
+from brainseg.transforms import Resize, create_transform
 from brainseg.transforms.geometry import pad_to
 
 
@@ -83,7 +84,6 @@ class Predictor:
                 "windows out (or name one in Python: image_size=(height, width))"
             )
         self.tta, self.windows = tta, windows
-        self.resize = resize_of(self.spec)
         self.normalize = None if self.spec.normalization is None else create_transform(self.spec.normalization)
         self._forward = create_backend(backend, self.model, self.spec)
 
@@ -111,11 +111,13 @@ class Predictor:
         """
         return cls(create_model(name, weights=weights), **arguments)
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor, *, stretch: float = 1.0) -> Tensor:
         """Logits of a batch.
 
         Args:
             images: (B, C, H, W) floating point in [0, 1], channels as stored, on any device.
+            stretch: height of a pixel over its width, in mm. A network that sees images at an `image_size`, their
+                aspect ratio kept, sees that of the head; others see pixels as they are.
 
         Returns:
             (B, K, H, W) on the predictor's device, of the size of the images.
@@ -125,21 +127,21 @@ class Predictor:
                 finite.
         """
         with torch.inference_mode(), _evaluating(self.model):
-            logits = self._logits(self._checked(images))
+            logits = self._logits(self._checked(images), resize_of(self.spec, stretch))
         check_finite(logits, self.model)
         return logits
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, resize: Resize | None) -> Tensor:
         height, width = images.shape[-2:]
         if self.windows and self._has_windows(height, width):
             return self._over_windows(images)
-        raw = images if self.resize is None else self.resize(images)
+        raw = images if resize is None else resize(images)
         images = self._normalized(raw)
         if self.spec.crop is None:
             logits = self._network(images)
         else:
             logits = logits_of_part(self._network, raw, images, self.spec)
-        return logits if self.resize is None else self.resize.undo(logits, (height, width))
+        return logits if resize is None else resize.undo(logits, (height, width))
 
     def _has_windows(self, *size: int) -> bool:
         """Whether images are so large that they are not resized."""
@@ -169,12 +171,13 @@ class Predictor:
     def _answer(self, images: Tensor) -> Tensor:
         return check_logits(self._forward(images), images, self.model)
 
-    def __call__(self, image: ImageLike) -> Tensor:
+    def __call__(self, image: ImageLike, *, stretch: float = 1.0) -> Tensor:
         """The masks of an image, or of each image of a batch.
 
         Args:
             image: path; PIL image; array (H, W, C) or (H, W), uint8 or uint16 as image files hold it, or floats in
                 [0, 1]; tensor (C, H, W) or batch (B, C, H, W), in [0, 1] or uint8.
+            stretch: as for `logits`.
 
         Returns:
             (K, H, W) bool, on the CPU, of a batch (B, K, H, W). Of "multiclass" exactly one class for each pixel.
@@ -183,13 +186,13 @@ class Predictor:
             TypeError: none of these.
             ValueError: another rank, dtype or range, or an image that the network does not take.
         """
-        return self._predict(image, self.spec.masks)
+        return self._predict(image, self.spec.masks, stretch)
 
-    def probabilities(self, image: ImageLike) -> Tensor:
+    def probabilities(self, image: ImageLike, *, stretch: float = 1.0) -> Tensor:
         """Probabilities (K, H, W) float32 of an image, of a batch (B, K, H, W), on the CPU; arguments as for a call."""
-        return self._predict(image, lambda logits: self.spec.probabilities(logits).float())
+        return self._predict(image, lambda logits: self.spec.probabilities(logits).float(), stretch)
 
-    def labels(self, image: ImageLike) -> Tensor:
+    def labels(self, image: ImageLike, *, stretch: float = 1.0) -> Tensor:
         """The likeliest class of each pixel, by its place in `spec.class_names`; arguments as for a call.
 
         Returns:
@@ -200,14 +203,17 @@ class Predictor:
         """
         if self.spec.task != "multiclass":
             raise ValueError(f"the network's task is {self.spec.task!r}, and labels are of 'multiclass'; use its masks")
-        return self._predict(image, lambda logits: self.spec.probabilities(logits).argmax(1))
+        return self._predict(image, lambda logits: self.spec.probabilities(logits).argmax(1), stretch)
 
-    def instances(self, image: ImageLike, *, min_score: float | None = 0.5) -> Instances | list[Instances]:
+    def instances(
+        self, image: ImageLike, *, min_score: float | None = 0.5, stretch: float = 1.0
+    ) -> Instances | list[Instances]:
         """The objects of an image, each with its class, score, box and mask; of a network with queries (Mask DINO).
 
         Args:
             image: as for a call.
             min_score: objects of a lower score are left out; None keeps the 100 likeliest, however doubtful.
+            stretch: as for `logits`.
 
         Returns:
             objects on the CPU, best first, boxes and masks in pixels of the image; the background of "multiclass" is
@@ -218,37 +224,42 @@ class Predictor:
                 that is none, besides what a call raises.
         """
         images = to_images(image)
-        found = self._instances(self._queries(images), images, min_score)
+        resize = resize_of(self.spec, stretch)
+        found = self._instances(self._queries(images, resize), images, min_score, resize)
         return found if _is_batch(image) else found[0]
 
-    def logits_and_instances(self, images: Tensor) -> tuple[Tensor, list[Instances]]:
+    def logits_and_instances(self, images: Tensor, *, stretch: float = 1.0) -> tuple[Tensor, list[Instances]]:
         """Logits of a batch, as of `logits`, and all of its objects, as of `instances`, for the time of one of them.
 
         Args:
             images: as for `logits`.
+            stretch: likewise.
 
         Raises:
             ValueError: as of these two.
         """
-        predictions = self._queries(images)
+        resize = resize_of(self.spec, stretch)
+        predictions = self._queries(images, resize)
         with torch.inference_mode():
             logits = semantic_logits(predictions)
-            if self.resize is not None:
-                logits = self.resize.undo(logits, (images.shape[-2], images.shape[-1]))
-        return logits, self._instances(predictions, images, None)
+            if resize is not None:
+                logits = resize.undo(logits, (images.shape[-2], images.shape[-1]))
+        return logits, self._instances(predictions, images, None, resize)
 
-    def _queries(self, images: Tensor) -> QueryPredictions:
+    def _queries(self, images: Tensor, resize: Resize | None) -> QueryPredictions:
         queries = find_queries(self.model)
         if self.tta or self.windows:
             raise ValueError("objects of turned images and of windows have no mean; predict instances without")
         check_whole(self.spec)
         with torch.inference_mode(), _evaluating(self.model):
             images = self._checked(images)
-            return queries(self._normalized(images if self.resize is None else self.resize(images)))
+            return queries(self._normalized(images if resize is None else resize(images)))
 
-    def _instances(self, predictions: QueryPredictions, images: Tensor, min_score: float | None) -> list[Instances]:
+    def _instances(
+        self, predictions: QueryPredictions, images: Tensor, min_score: float | None, resize: Resize | None
+    ) -> list[Instances]:
         size = (images.shape[-2], images.shape[-1])
-        seen = None if self.resize is None else self.resize.content_size(*size)
+        seen = None if resize is None else resize.content_size(*size)
         with torch.inference_mode():
             found = instance_inference(predictions, seen, size, things=self.spec.foreground, min_score=min_score)
         return [each.to("cpu") for each in found]
@@ -265,7 +276,8 @@ class Predictor:
 
         Args:
             slices: (S, C, H, W) floating point in [0, 1], in order.
-            spacing: of slices, rows and columns in mm; needed where components below a volume are removed.
+            spacing: of slices, rows and columns in mm; needed where components below a volume are removed, and where
+                pixels are no squares.
             postprocessing: in place of the spec's, if given.
             batch_size: slices that the network sees at once.
 
@@ -278,11 +290,16 @@ class Predictor:
         if slices.dim() != 4 or len(slices) == 0:
             raise ValueError(f"expected the slices of a patient (S, C, H, W), got shape {tuple(slices.shape)}")
         batch_size = check_count("batch_size", batch_size)
-        parts = [self.spec.probabilities(self.logits(few)).cpu() for few in torch.split(slices, batch_size)]
-        return postprocess(torch.cat(parts), self.spec, steps=postprocessing, spacing=spacing)
+        stretch = 1.0
+        if spacing is not None:
+            voxel_volume(spacing)  # three positive numbers
+            stretch = stretch_of(spacing)
+        parts = torch.split(slices, batch_size)
+        likely = [self.spec.probabilities(self.logits(few, stretch=stretch)).cpu() for few in parts]
+        return postprocess(torch.cat(likely), self.spec, steps=postprocessing, spacing=spacing)
 
-    def _predict(self, image: ImageLike, of_logits: Any) -> Tensor:
-        result: Tensor = of_logits(self.logits(to_images(image))).cpu()
+    def _predict(self, image: ImageLike, of_logits: Any, stretch: float) -> Tensor:
+        result: Tensor = of_logits(self.logits(to_images(image), stretch=stretch)).cpu()
         return result if _is_batch(image) else result[0]
 
     @property
@@ -364,11 +381,12 @@ class Ensemble(Predictor):
         """That of the first member."""
         return self.members[0].in_channels
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor, *, stretch: float = 1.0) -> Tensor:
         """Mean logits (B, K, H, W) of a batch (B, C, H, W) floating point in [0, 1], of the size of the images."""
-        return torch.stack([member.logits(images).to(self.device) for member in self.members]).mean(0)
+        answers = [member.logits(images, stretch=stretch).to(self.device) for member in self.members]
+        return torch.stack(answers).mean(0)
 
-    def _queries(self, images: Tensor) -> QueryPredictions:  # noqa: ARG002
+    def _queries(self, images: Tensor, resize: Resize | None) -> QueryPredictions:  # noqa: ARG002
         raise ValueError("objects of several networks have no mean; predict instances with one of the members")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from brainseg._whole import written_whole
 from brainseg.data import to_unit_range
 from brainseg.data.files import VOLUMES, find_volumes, one_spelling, volume_name
-from brainseg.data.nifti import Axis, Grid, read_voxels
+from brainseg.data.nifti import Axis, Grid, read_voxels, stretch_of
 from brainseg.data.volumes import DESCRIPTION, LABEL, NUMBERED, Description, common_grid, in_16_bits
 from brainseg.inference.components import postprocess
 from brainseg.inference.measures import Measures, measure
@@ -155,8 +155,9 @@ def predict_scan(
     spec, axis = predictor.spec, predictor.spec.axis
     grid, slices = _read(scan, axis)
     parts = np.array_split(slices, -(-len(slices) // AT_ONCE))
-    likely = torch.cat([predictor.probabilities(to_unit_range(few)) for few in parts])
     spacing = grid.spacing(axis)
+    stretch = stretch_of(spacing)
+    likely = torch.cat([predictor.probabilities(to_unit_range(few), stretch=stretch) for few in parts])
     masks = postprocess(likely, spec, steps=postprocessing, spacing=spacing)
     if probabilities:
         write_probabilities(likely, output / scan.name)
@@ -212,7 +213,7 @@ def _show(
     column = brightened(rearrange(to_unit_range(slices), "s c h w -> c (s h) w"), channel)
     for number, mask in enumerate(masks):
         shown = column[..., number * height : (number + 1) * height, :]
-        pictures.add(patient, number, shown, mask, stretch=spacing[1] / spacing[2])
+        pictures.add(patient, number, shown, mask, stretch=stretch_of(spacing))
 
 
 def _checked(

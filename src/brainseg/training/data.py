@@ -1,6 +1,6 @@
 """The slices of a run, as Lightning wants them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from brainseg.data import Sample, SliceDataset
+from brainseg.data import Sample, SliceDataset, VolumeDataset
 from brainseg.training.config import DataConfig
 from brainseg.training.datasets import Parts, create_sampler, open_part
 from brainseg.transforms import Resize
@@ -32,7 +32,8 @@ class SliceDataModule(LightningDataModule):
         self.config, self.seed = config, seed
         self.train_set = open_part(config, split, "train")
         self.val_set = open_part(config, split, "validation")
-        self.collate = Collate(config.size, keep_aspect_ratio=keep_aspect_ratio)
+        stretches = _stretches(self.train_set) | _stretches(self.val_set)
+        self.collate = Collate(config.size, keep_aspect_ratio=keep_aspect_ratio, stretches=stretches)
         _check_shapes([*self.train_set.shapes, *self.val_set.shapes], one_size=config.size is None)
 
     def train_dataloader(self) -> DataLoader[Sample]:
@@ -79,10 +80,17 @@ class Collate:
     Args:
         size: height and width, or None to leave them.
         keep_aspect_ratio: as in `Resize`; pixels that fill up are background.
+        stretches: as in `Resize`, of patients whose pixels are no squares.
     """
 
-    def __init__(self, size: tuple[int, int] | None, *, keep_aspect_ratio: bool) -> None:
-        self.resize = None if size is None else Resize(tuple(size), keep_aspect_ratio=keep_aspect_ratio)
+    def __init__(
+        self, size: tuple[int, int] | None, *, keep_aspect_ratio: bool, stretches: Mapping[str, float] | None = None
+    ) -> None:
+        def resize(stretch: float) -> Resize | None:
+            return None if size is None else Resize(size, keep_aspect_ratio=keep_aspect_ratio, stretch=stretch)
+
+        self.resize = resize(1.0)
+        self.of_patients = {patient: resize(stretch) for patient, stretch in (stretches or {}).items()}
 
     def __call__(self, samples: list[Sample]) -> dict[str, Any]:
         if self.resize is not None:
@@ -91,12 +99,21 @@ class Collate:
         return batch
 
     def _resized(self, sample: Sample) -> Sample:
-        assert self.resize is not None
-        images, masks = self.resize(sample["image"][None], sample["mask"][None])
+        resize = self.of_patients.get(sample["patient"], self.resize)
+        assert resize is not None
+        images, masks = resize(sample["image"][None], sample["mask"][None])
         resized: Sample = {**sample, "image": images[0], "mask": masks[0]}
         if "valid" in sample:
-            resized["valid"] = self.resize(sample["image"][None], sample["valid"][None])[1][0]
+            resized["valid"] = resize(sample["image"][None], sample["valid"][None])[1][0]
         return resized
+
+
+def _stretches(dataset: SliceDataset) -> dict[str, float]:
+    """Of the patients whose pixels are no squares; only volumes know."""
+    if not isinstance(dataset, VolumeDataset):
+        return {}
+    each = zip(dataset.files, dataset.stretches, strict=True)
+    return {files.patient: stretch for files, stretch in each if stretch != 1}
 
 
 class EvenBatches(Sampler[list[int]]):

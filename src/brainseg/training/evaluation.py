@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import MetricCollection
 
 from brainseg._whole import written_whole
-from brainseg.data import SliceDataset, VolumeDataset, institution
+from brainseg.data import SliceDataset, institution
 from brainseg.inference import Ensemble, Predictor
 from brainseg.metrics import Case, Interval, confidence_interval, write_cases
 from brainseg.metrics.base import CaseMetric
@@ -28,7 +28,7 @@ from brainseg.training.means import Take, over_classes, over_known
 from brainseg.training.object_scores import ObjectScores
 from brainseg.training.page import curves_of_run, evaluation_page
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
-from brainseg.training.subject import Subject, find_run, find_weights
+from brainseg.training.subject import Subject, find_run, find_weights, stretches_of
 from brainseg.training.targets import check_exclusive
 from brainseg.visualization import ShownCase, brightened, draw_cases
 
@@ -260,23 +260,23 @@ def _score(subject: Subject, pictures: Pictures, channel: int | None) -> Scored:
     objects = None
     if not isinstance(predictor, Ensemble) and isinstance(predictor.model, MaskDINO):
         objects = ObjectScores(predictor.spec, subject.objects)
-    spacings = dataset.spacings if isinstance(dataset, VolumeDataset) else [(1.0, 1.0, 1.0)] * len(dataset)
-    stretches = (rows / columns for _, rows, columns in spacings)
+    stretches = iter(stretches_of(dataset))
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
         if predictor.spec.task == "multiclass" and batch["mask"].dim() == 4:
             check_exclusive(batch["mask"])
+        of_batch = [next(stretches) for _ in batch["patient"]]  # of one value, or the batch is of one slice
         if objects is None:
-            logits = predictor.logits(batch["image"])
+            logits = predictor.logits(batch["image"], stretch=of_batch[0])
         else:
-            logits, instances = predictor.logits_and_instances(batch["image"])
+            logits, instances = predictor.logits_and_instances(batch["image"], stretch=of_batch[0])
             objects.update(instances, batch)
         found, true, valid = scored_masks(predictor.spec, logits.cpu(), batch)
         scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)
         for i, patient in enumerate(batch["patient"]):
             shown = brightened(batch["image"][i], channel)
             masks = (mask[i] if valid is None else mask[i] & valid[i] for mask in (found, true))
-            stretch = next(stretches)
-            pictures.add(patient, int(batch["slice"][i]), shown, *(mask.numpy() for mask in masks), stretch=stretch)
+            shapes = (mask.numpy() for mask in masks)
+            pictures.add(patient, int(batch["slice"][i]), shown, *shapes, stretch=of_batch[i])
     for strip in pictures.slices.values():
         strip.sort(key=lambda shown: int(shown.label))  # a split by slice has an order of its own
     return Scored(scores, names, dataset, batch_size, objects)
@@ -400,7 +400,8 @@ def _cases(scored: Scored, rows: Sequence[PatientScore], predictor: Predictor, c
         title = f"{name}: {row.patient}, slice {sample['slice']}\nDice of the patient {_three_digits(row.dice)}"
         if classes := _several(rows):
             title += "\n" + ", ".join(f"{each} {_three_digits(row.class_dice[each])}" for each in classes)
-        logits = predictor.logits(sample["image"][None]).cpu()
+        stretch = stretches_of(scored.dataset)[largest]
+        logits = predictor.logits(sample["image"][None], stretch=stretch).cpu()
         found, true, valid = scored_masks(predictor.spec, logits, default_collate([sample]))
         true, found = (mask[0] if valid is None else (mask * valid)[0] for mask in (true, found))
         cases.append(ShownCase(title, brightened(sample["image"], channel), true, found))

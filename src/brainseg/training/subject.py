@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from brainseg.data import SliceDataset
+from brainseg.data import SliceDataset, VolumeDataset
 from brainseg.inference import Predictor
 from brainseg.models import ModelSpec
 from brainseg.training.config import DataConfig, ObjectsConfig, read_config
@@ -67,7 +67,7 @@ def find_run(
         part=part,
         predictor=predictor,
         dataset=dataset,
-        batch_size=_batch_size(data, dataset),
+        batch_size=batch_size_of(data, dataset),
         objects=config.objects,
         folder=folder,
         known_too=0 if parts is None else len(known_too(parts, part)),
@@ -107,7 +107,7 @@ def find_weights(
         part=part or ALL,
         predictor=predictor,
         dataset=dataset,
-        batch_size=_batch_size(data, dataset),
+        batch_size=batch_size_of(data, dataset),
         objects=ObjectsConfig(),
         folder=folder,
     )
@@ -121,8 +121,15 @@ def _as_trained(data: DataConfig, spec: ModelSpec) -> DataConfig:
     return replace(data, axis=spec.axis, sequences=named)
 
 
-def _batch_size(data: DataConfig, dataset: SliceDataset) -> int:
-    return data.batch_size if len(set(dataset.shapes)) == 1 else 1
+def stretches_of(dataset: SliceDataset) -> list[float]:
+    """Of every item the height of a pixel over its width; of image files, which do not say, 1."""
+    return dataset.stretches if isinstance(dataset, VolumeDataset) else [1.0] * len(dataset)
+
+
+def batch_size_of(data: DataConfig, dataset: SliceDataset) -> int:
+    """That of the data section where all slices and their pixels have one shape, else 1."""
+    alike = len(set(dataset.shapes)) == len(set(stretches_of(dataset))) == 1
+    return data.batch_size if alike else 1
 
 
 def _free(folder: Path) -> Path:

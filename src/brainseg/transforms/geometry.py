@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainseg.checks import check_between
 from brainseg.transforms.base import SymmetryTransform, Transform, check_probability, draw_chosen, widen
 from brainseg.transforms.symmetry import Symmetry
 
@@ -126,6 +127,10 @@ class RandomTranspose(SymmetryTransform):
         return parameters
 
 
+STEPS = 1000
+"""Parts of a pixel, in which sides of pixels that are no squares are counted."""
+
+
 class Resize(Transform):
     """Brings images and masks to a size: images bilinearly with antialiasing, masks by the nearest pixel.
 
@@ -135,31 +140,48 @@ class Resize(Transform):
         keep_aspect_ratio: scale both sides alike, until the longer one fits, and fill images and masks up with 0 below
             and to the right, where networks pad. False: each side by itself, which distorts what is not of the
             size's shape.
+        stretch: height of a pixel over its width, in mm: where the aspect ratio is kept, it is that of what is seen.
+
+    Raises:
+        ValueError: a size or a stretch that cannot be.
 
     >>> resize = Resize(256, keep_aspect_ratio=True)
     >>> resize(torch.rand(1, 3, 240, 155)).shape, resize.content_size(240, 155)
     (torch.Size([1, 3, 256, 256]), (256, 165))
     """
 
-    def __init__(self, size: int | Sequence[int], *, soft_masks: bool = False, keep_aspect_ratio: bool = False) -> None:
-        size = check_size(size)
-        super().__init__(size=size, soft_masks=soft_masks, keep_aspect_ratio=keep_aspect_ratio)
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        *,
+        soft_masks: bool = False,
+        keep_aspect_ratio: bool = False,
+        stretch: float = 1.0,
+    ) -> None:
+        size, stretch = check_size(size), check_between("stretch", stretch, 1e-3, 1e3)
+        super().__init__(size=size, soft_masks=soft_masks, keep_aspect_ratio=keep_aspect_ratio, stretch=stretch)
         self.size = size
         self.soft_masks = soft_masks
         self.keep_aspect_ratio = keep_aspect_ratio
+        self.stretch = stretch
 
     def content_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that images of this size have in the resized ones, from the first pixel on."""
-        return fitted_size((height, width), self.size) if self.keep_aspect_ratio else self.size
+        if not self.keep_aspect_ratio:
+            return self.size
+        if self.stretch != 1:
+            height, width = round(STEPS * self.stretch * height), STEPS * width
+        return fitted_size((height, width), self.size)
 
     def undo(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """What a network says of resized images, (B, K, *self.size), at the size that the images had, bilinearly."""
-        return x if size == self.size else resize_bilinear(top_left(x, self.content_size(*size)), size)
+        seen = self.content_size(*size)
+        return x if size == self.size == seen else resize_bilinear(top_left(x, seen), size)
 
     def _transform(self, images: Tensor, masks: Tensor | None, _: None, /) -> tuple[Tensor, Tensor | None]:
-        if images.shape[-2:] == self.size:
-            return images, masks
         size = self.content_size(images.shape[-2], images.shape[-1])
+        if images.shape[-2:] == self.size == size:
+            return images, masks
         if masks is not None:
             masks = self._resize_soft(masks, size) if self.soft_masks else _resize_nearest(masks, size)
             masks = pad_to(masks, self.size)
