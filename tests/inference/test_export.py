@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from brainseg.inference import Predictor, export, optimize
-from brainseg.models import MaskDINO, ModelSpec, QueryPredictions, SegmentationModel, UNet
+from brainseg.models import MaskDINO, ModelSpec, QueryPredictions, SegmentationModel, UNet, UNeXt
 from brainseg.models.mask_dino import instance_inference
 from brainseg.models.spec import Task
 from brainseg.transforms import (
@@ -202,8 +202,28 @@ def test_a_network_of_others_with_a_branch_on_the_size_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x * 2 if x.shape[-1] > 300 else x)
 
+    class Fixed(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.view(x.shape[0], 3, 128, 192))
+
     with pytest.raises(ValueError, match=r"Sized computes by the size of the image: .* 300 alone"):
         export(Sized(3, 1, 1), in_channels=3)
+    with pytest.raises(
+        ValueError, match=r"Fixed computes by the size of the image: .* 128 or 192 alone; .* predict by"
+    ):
+        export(Fixed(3, 1, 1), in_channels=3)
+
+
+def test_odd_widths_bind_a_program_to_no_size() -> None:
+    torch.manual_seed(0)
+    model = UNeXt(
+        channels=(5, 5, 5, 5, 10)
+    ).eval()  # the tracer compares strides, and cannot tell those of five channels
+    randomize_statistics(model)
+    program = export(model).module()
+    for height, width in ((33, 40), (64, 97)):
+        x = images(1, 3, height, width)
+        assert_close(program(x), model(x), 1e-5)
 
 
 def test_a_network_of_others_is_exported_with_the_spec_that_is_given(tmp_path: Path) -> None:

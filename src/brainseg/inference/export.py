@@ -137,12 +137,13 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None, ou
         side, other = 2 * max(network.minimum_side, network.stride), network.stride
         # The tracer compares strides, and so tells a map of one pixel, which has any, from larger ones.
         smallest = max(network.minimum_side, network.stride + 1) if spec is None or spec.image_size is None else 2
-        free: Any = {"height": Dim("height", min=smallest), "width": Dim("width", min=smallest)}
+        # Not of a fixed range, which it compares with strides of odd widths and cannot prove what is so.
+        free: Any = Dim.DYNAMIC(min=smallest)
     elif in_channels is None:
         raise ValueError(f"{type(model).__name__} does not say how many channels it takes; give in_channels=")
     else:
         side, other = 128, 64
-        free = {"height": Dim.AUTO, "width": Dim.AUTO}
+        smallest, free = other, Dim.DYNAMIC
     numbers = (*network.parameters(), *network.buffers(), torch.zeros(()))
     weight = next(x for x in numbers if x.is_floating_point())
     example = weight.new_zeros(2, in_channels, side, side + other)
@@ -150,19 +151,24 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None, ou
         size = example.shape[2:] if spec is None else spec.crop or spec.image_size or example.shape[2:]
         seen = example.new_zeros(*example.shape[:2], *size)
         check_logits(network(seen), seen, network)
-    sizes = {0: Dim("batch", min=1), 2: free["height"], 3: free["width"]}
+    sizes = {0: Dim("batch", min=1), 2: free, 3: free}
     answering = _Queries(network) if outputs == "queries" else network
     plain = spec is None or (spec.normalization is None and spec.image_size is None)
-    if plain and isinstance(network, SegmentationModel):
-        return torch.export.export(answering, (example,), dynamic_shapes=(sizes,))
-    # What torch.compile and DataParallel put around a network takes any arguments, and the tracer wants one.
-    whole = _FromRaw(answering, spec or ModelSpec()).eval()
-    program = torch.export.export(whole, (example,), dynamic_shapes=(sizes,))
-    if not isinstance(network, SegmentationModel) and (limits := find_limits(program, other, LARGE)):
-        raise ValueError(
-            f"{type(model).__name__} computes by the size of the image: of sides or strides, what was traced holds for "
-            f"{limits} alone; a program has no branches, so take them out of the network"
-        )
+    if not plain or not isinstance(network, SegmentationModel):
+        # What torch.compile and DataParallel put around a network takes any arguments, and the tracer wants one.
+        answering = _FromRaw(answering, spec or ModelSpec()).eval()
+    refused = (
+        f"{type(model).__name__} computes by the size of the image: of sides or strides, what was traced holds for "
+    )
+    advice = "a program has no branches, so take them out of the network, or predict by the network itself"
+    try:
+        program = torch.export.export(answering, (example,), dynamic_shapes=(sizes,))
+    except RuntimeError as error:
+        if "specialized" not in str(error):
+            raise
+        raise ValueError(f"{refused}{' or '.join(map(str, example.shape[2:]))} alone; {advice}") from error
+    if limits := find_limits(program, smallest, LARGE):
+        raise ValueError(f"{refused}{limits} alone; {advice}")
     return program
 
 
