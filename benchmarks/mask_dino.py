@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import mask_dino_plain as plain
 from brainseg.benchmark import Candidate, Case, Run
-from brainseg.data.phantom import phantom
+from brainseg.data import phantom
 from brainseg.models import MaskDINO, QueryPredictions, create_model
 from brainseg.models.mask_dino import (
     DeformableAttention,

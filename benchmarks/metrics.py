@@ -10,8 +10,7 @@ from torch import Tensor
 
 from benchmarks.training import slices, training_step
 from brainseg.benchmark import Candidate, Case, Run
-from brainseg.data import lgg_root
-from brainseg.data.phantom import phantom
+from brainseg.data import lgg_root, phantom
 from brainseg.metrics import DiceScore, IoU
 from brainseg.metrics.functional import surface_metrics
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brainseg._torchvision import make_importable
 from brainseg.benchmark import Candidate, Case, Run
-from brainseg.data.phantom import phantom
+from brainseg.data import phantom
 from brainseg.transforms import (
     Compose,
     RandomAffine,

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from brainseg import transforms as t
-from brainseg.data.phantom import phantom
+from brainseg.data import phantom
 
 SIDE = 128
 # One draw of each, at its strongest end, so that what it does is seen.

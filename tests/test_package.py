@@ -6,9 +6,11 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import grimp
+import pytest
 
 import brainseg
 
@@ -86,3 +88,11 @@ def test_the_version_is_the_same_wherever_it_is_told() -> None:
     assert heading is not None
     assert cited[:3] == [brainseg.__version__, "date-released:", heading[2]]
     assert heading[1] == brainseg.__version__
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_public_name_hides_a_module(name: str) -> None:
+    """`import brainseg.inference.x as x` gives what the package calls x, which is to be the module."""
+    package = import_module(name)
+    files = {module.name for module in iter_modules(getattr(package, "__path__", ()))}
+    assert not files & {*package.__all__}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from brainseg.data.phantom import phantom
+from brainseg.data import phantom
 from brainseg.metrics.functional import dice_score, lesion_detection, surface_metrics
 from brainseg.metrics.functional.surface import boundary
 

@@ -11,9 +11,9 @@ import torch
 
 from brainseg import memory
 from brainseg._whole import written_whole
-from brainseg.benchmark.environment import clocks, environment
 from brainseg.benchmark.growth import find_growth
 from brainseg.benchmark.harness import MEASURED, OUT_OF_MEMORY, Case, Row, measure
+from brainseg.benchmark.machine import clocks, environment
 from brainseg.benchmark.memory import release_memory
 from brainseg.benchmark.network_run import why_not
 from brainseg.benchmark.peak import peak_mib

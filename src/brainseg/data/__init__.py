@@ -5,7 +5,7 @@ from brainseg.data.decode import read_image, to_unit_range
 from brainseg.data.files import find_images
 from brainseg.data.folder import ImageMaskFolder
 from brainseg.data.lgg import LGGSegmentation, lgg_root
-from brainseg.data.phantom import Phantom, phantom, write_phantoms
+from brainseg.data.phantoms import Phantom, phantom, write_phantoms
 from brainseg.data.samplers import ForegroundSampler, PatientSampler, UniformSampler
 from brainseg.data.split import (
     LeakingSplit,

@@ -1,9 +1,9 @@
 """From trained networks to masks, fast."""
 
 from brainseg.inference.components import postprocess
-from brainseg.inference.export import export
+from brainseg.inference.exported import export
 from brainseg.inference.measures import Measures, measure
-from brainseg.inference.optimize import optimize
+from brainseg.inference.optimized import optimize
 from brainseg.inference.predictor import Ensemble, Predictor
 from brainseg.inference.symmetries import mean_over_symmetries
 from brainseg.inference.windows import mean_over_windows

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainseg.inference.export import export
-from brainseg.inference.optimize import optimize
+from brainseg.inference.exported import export
+from brainseg.inference.optimized import optimize
 from brainseg.models import ModelSpec, SegmentationModel
 
 Backend = Literal["torch", "compile", "onnxruntime"]

@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from brainseg import __version__
 from brainseg._whole import written_whole
-from brainseg.inference.export import find_limits
+from brainseg.inference.exported import find_limits
 from brainseg.inference.packed import is_plain_inference
 from brainseg.models import SegmentationModel
 from brainseg.models.unext import TokenizedUp, UNeXt

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from brainseg.benchmark import environment
-from brainseg.benchmark.environment import clocks
+from brainseg.benchmark.machine import clocks
 from tests.benchmark.conftest import FakeCUDA
 
 
