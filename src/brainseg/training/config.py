@@ -69,7 +69,7 @@ class DataConfig:
         foreground_share: of the slices that the sampler foreground shows.
         batch_size: slices a step on each device.
         image_size: height and width to which slices and masks are resized, such as [128, 96], or the side of a square;
-            what has another shape keeps it and is filled up with background. None leaves them.
+            what has another shape, of volumes in mm, keeps it and is filled up with background. None leaves them.
         input: how channels are scaled: foreground_z_score, course, course_fixed, or none; None for what the network's
             weights were trained with, and foreground_z_score where they do not say.
         augmentation: course for flips and quarter turns, strong for those of nnU-Net, none for none.
