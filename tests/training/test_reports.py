@@ -47,6 +47,7 @@ class Slices(list[dict[str, Any]]):
     case = "patient"
 
     class_names: tuple[str, ...] = ("class_0", "class_1", "class_2")
+    channel_names: tuple[str, ...] | None = None
     task = "multilabel"
 
     @property
