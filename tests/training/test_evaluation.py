@@ -201,6 +201,13 @@ def test_other_patients_and_folders_can_be_given(run: Path, data: DataConfig, tm
     result = evaluate(run, part="test", split=tmp_path / "split.json", root=data.root, output=output)
     assert [row.patient for row in result.patients] == patients
     assert (output / "cases.png").is_file()
+    memory = "of whom slices were trained on: scores are memory"
+    assert result.summary[memory] == len(patients)  # by the run's own split
+    assert "scores are memory" in (output / "report.html").read_text()
+    assert memory not in evaluate(run, part="train", output=tmp_path / "train").summary  # which says so itself
+    shutil.copytree(str(data.root), tmp_path / "copy")
+    named = {"part": "test", "split": tmp_path / "split.json", "root": tmp_path / "copy"}
+    assert memory not in evaluate(run, **named, output=tmp_path / "elsewhere").summary  # names may be others' there
 
 
 def test_other_patients_need_a_folder_of_their_own(run: Path) -> None:

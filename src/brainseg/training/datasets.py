@@ -96,13 +96,9 @@ def read_parts(path: str | Path) -> Parts:
     return read_slices_leaking(path) if leaks(path) else read_split(path)
 
 
-def known_too(split: Parts, part: str) -> set[str]:
-    """Patients of a part of whom other slices were trained on; none of a split by patient."""
-
-    def of(part: str) -> set[str]:
-        return {each[0] for each in split[part] if not isinstance(each, str)}
-
-    return of(part) & of("train") if part != "train" else set()
+def patients_of(split: Parts, part: str) -> set[str]:
+    """The patients of a part, or of its slices."""
+    return {each if isinstance(each, str) else each[0] for each in split[part]}
 
 
 def groups(config: DataConfig, table: Path) -> Stratify:

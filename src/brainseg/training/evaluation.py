@@ -37,8 +37,8 @@ BY_PATIENT = {"dice": "dice_patient", "iou": "iou_patient", "recall": "recall", 
 """Columns of patients.csv, and the scores that they hold."""
 TITLES = {"dice": "Dice", "iou": "IoU", "recall": "sensitivity", "precision": "precision"}
 """What these are called in the summary."""
-KNOWN_TOO = "of whom other slices were trained on: scores are memory"
-"""What the summary of a split by slice says."""
+KNOWN_TOO = "of whom slices were trained on: scores are memory"
+"""What the summary says of patients whom the run knows, by a split by slice or by another split than its own."""
 PIXELS = ("true_positives", "false_positives", "false_negatives")
 
 

@@ -8,7 +8,7 @@ from brainseg.data import SliceDataset, VolumeDataset
 from brainseg.inference import Predictor
 from brainseg.models import ModelSpec
 from brainseg.training.config import DataConfig, ObjectsConfig, read_config
-from brainseg.training.datasets import known_too, open_part, read_parts
+from brainseg.training.datasets import open_part, patients_of, read_parts
 from brainseg.training.targets import are_chosen, are_values
 
 FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png", "report.html")
@@ -27,7 +27,7 @@ class Subject:
         batch_size: in which they come.
         objects: which objects of a mask there are.
         folder: of the tables.
-        known_too: patients of whom other slices were trained on.
+        known_too: patients of whom slices were trained on, where that is not what the part says.
         run: its folder and the score that chose the weights; None for weights alone.
     """
 
@@ -70,9 +70,15 @@ def find_run(
         batch_size=batch_size_of(data, dataset),
         objects=config.objects,
         folder=folder,
-        known_too=0 if parts is None else len(known_too(parts, part)),
+        known_too=len(_trained(run, config.data, data) & {*dataset.patients}) if part != "train" else 0,
         run=(run, config.monitor),
     )
+
+
+def _trained(run: Path, own: DataConfig, data: DataConfig) -> set[str]:
+    """The patients that the run was trained on, if the data is its own: elsewhere a name may be another patient's."""
+    same = own.root is not None and data.root is not None and Path(own.root).resolve() == Path(data.root).resolve()
+    return patients_of(read_parts(run / "split.json"), "train") if same else set()
 
 
 def find_weights(
