@@ -24,7 +24,7 @@ def test_every_network_was_scored_on_the_patients_that_none_has_seen() -> None:
 
 
 def test_every_network_had_the_same_steps() -> None:
-    assert {row["step"] for row in read_rows(networks_tables.TABLES / "trained.csv")} == {"300"}
+    assert {row["step"] for row in read_rows(networks_tables.TABLES / "trained.csv")} == {"1200"}
 
 
 @pytest.fixture

@@ -55,6 +55,10 @@ class Slices(list[dict[str, Any]]):
         return [Place(sample["patient"], sample["slice"]) for sample in self]
 
     @property
+    def patients(self) -> list[str]:
+        return sorted({sample["patient"] for sample in self})
+
+    @property
     def shapes(self) -> list[tuple[int, ...]]:
         return [tuple(sample["image"].shape) for sample in self]
 
