@@ -3,8 +3,7 @@
     python docs/networks_tables.py
 
 `python -m docs.networks.score` makes patients.csv and trained.csv, `python -m docs.networks.gradients` gradients.csv,
-`brainseg benchmark` benchmark.json;
-docs/networks/README.md has the commands.
+`brainseg benchmark` benchmark.json; docs/networks/README.md has the commands.
 """
 
 import json
@@ -15,6 +14,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from docs import recipe_tables
 from docs.blocks import with_blocks
 
 from brainseg.metrics import compare, confidence_interval
@@ -71,13 +71,7 @@ def dice(network: str, column: str = "whole", among: set[str] | None = None) -> 
 
 
 def mean(scores: dict[str, float]) -> str:
-    """With its interval where there are two patients or more."""
-    if not scores:
-        return NOT_RUN
-    if len(scores) == 1:
-        return f"{fmean(scores.values()):.3f}"
-    interval = confidence_interval(scores)
-    return f"{fmean(scores.values()):.3f} ({interval.lower:.3f} to {interval.upper:.3f})"
+    return recipe_tables.mean(scores) if scores else NOT_RUN
 
 
 def difference(scores: dict[str, float], reference: dict[str, float]) -> str:

@@ -7,7 +7,7 @@ same of fold 0 by arm a, half/patients.csv with parameters in float16; `recipe/r
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
@@ -58,23 +58,28 @@ def values(rows: Rows, column: str) -> dict[str, float]:
     return {row["patient"]: float(row[column]) for row in rows}
 
 
+def mean(scores: dict[str, float]) -> str:
+    """With its interval where there are two patients or more."""
+    found = f"{fmean(scores.values()):.3f}"
+    if len(scores) == 1:
+        return found
+    interval = confidence_interval(scores)
+    return f"{found} ({interval.lower:.3f} to {interval.upper:.3f})"
+
+
 def score(scores: dict[str, float]) -> str:
     """Mean with its interval, and median."""
-    mean = f"{fmean(scores.values()):.3f}"
-    if len(scores) > 1:
-        interval = confidence_interval(scores)
-        mean += f" ({interval.lower:.3f} to {interval.upper:.3f})"
-    return f"{mean} | {median(scores.values()):.3f}"
+    return f"{mean(scores)} | {median(scores.values()):.3f}"
 
 
 def difference(a: dict[str, float], b: dict[str, float], digits: int = 3) -> str:
     """Its mean with the interval, and what the patient lost who lost most."""
     found = compare(a, b)
     worst = min(a[patient] - b[patient] for patient in a)
-    mean, lower, upper, least = (
+    change, lower, upper, least = (
         f"{value:+.{digits}f}" for value in (found.difference, found.lower, found.upper, worst)
     )
-    return f"{mean} ({lower} to {upper}) | {least}"
+    return f"{change} ({lower} to {upper}) | {least}"
 
 
 def reached() -> str:
@@ -118,13 +123,9 @@ def steps() -> str:
 
 def faults() -> str:
     """Arm e beside arm a, on the patients of fold 0."""
-    lines = ["| faults of the scanner in training, e beside a | patients | difference | worst |", "|---|---|---|---|"]
     without = read("arm_a/patients.csv")
-    with_faults = read("patients.csv", of=without)
-    for name in ("slice", "likeliest", "whole"):
-        change = difference(values(with_faults, name), values(without, name))
-        lines.append(f"| {PREDICTIONS[name]} | {len(without)} | {change} |")
-    return "\n".join(lines)
+    title = "faults of the scanner in training, e beside a"
+    return _changes(title, read("patients.csv", of=without), without, ("slice", "likeliest", "whole"))
 
 
 def arms() -> str:
@@ -140,8 +141,7 @@ def arms() -> str:
         cells = []
         for name in ("slice", "likeliest"):
             found = values(rows, name)
-            mean = score(found).partition(" |")[0]
-            cells += [mean, difference(found, values(beside, name))]
+            cells += [mean(found), difference(found, values(beside, name))]
         lines.append(f"| {what} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -159,10 +159,15 @@ def small() -> str:
 
 def half() -> str:
     """Parameters as they are stored in the package, beside those of training."""
-    lines = ["| parameters in float16, beside float32 | patients | difference | worst |", "|---|---|---|---|"]
-    rows, halved = read("patients.csv"), read("half/patients.csv")
-    for name in ("slice", "likeliest"):
-        change = difference(values(halved, name), values(rows, name), digits=5)
+    title = "parameters in float16, beside float32"
+    return _changes(title, read("half/patients.csv"), read("patients.csv"), ("slice", "likeliest"), digits=5)
+
+
+def _changes(title: str, rows: Rows, beside: Rows, names: Sequence[str], *, digits: int = 3) -> str:
+    """A table of the differences of predictions, patient by patient."""
+    lines = [f"| {title} | patients | difference | worst |", "|---|---|---|---|"]
+    for name in names:
+        change = difference(values(rows, name), values(beside, name), digits)
         lines.append(f"| {PREDICTIONS[name]} | {len(rows)} | {change} |")
     return "\n".join(lines)
 

@@ -160,6 +160,17 @@ def draw_batch(patients: list[Patient], count: int, faulty: float, generator: to
     return torch.stack(images).float(), torch.stack(masks).float()
 
 
+def draw_step(
+    arguments: argparse.Namespace, patients: list[Patient], drawn: Compose, step: int
+) -> tuple[Tensor, Tensor]:
+    """Images and masks of a step, which depend on the seed and the step alone; PyTorch's own draws do from here on."""
+    of_step = arguments.seed * 10_000_000 + step
+    torch.manual_seed(of_step)  # for networks that draw in training
+    generator = torch.Generator().manual_seed(of_step)
+    images, masks = drawn(*draw_batch(patients, arguments.batch, arguments.faulty, generator), generator=generator)
+    return images, masks
+
+
 def rate_at(step: int, steps: int, *, warm_up: int, peak: float) -> float:
     """A warm-up in a line, then half a cosine to 0."""
     if step < warm_up:
@@ -239,10 +250,7 @@ def train(arguments: argparse.Namespace, patients: list[Patient] | None = None) 
 
     total, began = torch.zeros(3), time.process_time()
     for step in range(state["step"], arguments.steps):
-        of_step = arguments.seed * 10_000_000 + step
-        generator = torch.Generator().manual_seed(of_step)
-        torch.manual_seed(of_step)  # for networks that draw in training
-        images, masks = drawn(*draw_batch(patients, arguments.batch, arguments.faulty, generator), generator=generator)
+        images, masks = draw_step(arguments, patients, drawn, step)
         rate = rate_at(step, arguments.steps, warm_up=arguments.warm_up, peak=arguments.rate)
         optimizer.param_groups[0]["lr"] = rate
         loss, parts = loss_of(model, images, masks, float32=arguments.float32)

@@ -33,7 +33,7 @@ from brainseg.training import TrainConfig, evaluate, train
 from brainseg.training.config import DataConfig, ModelConfig, OptimizerConfig
 from brainseg.training.data import SliceDataModule
 from brainseg.training.datasets import find_split, open_part
-from brainseg.training.subject import batch_size_of, check_classes, stretches_of
+from brainseg.training.subject import batch_size_of, check_classes
 from tests.command import call
 from tests.pages import PageReader
 
@@ -149,7 +149,7 @@ def test_slices_of_thick_rows_train_and_are_evaluated_in_the_shape_of_the_head(t
         torch.testing.assert_close(batch["image"][..., :rows, :], expected)
         assert batch["mask"].sum() == rows * 40
     both = open_part(config, None, "all")
-    assert stretches_of(both) == [1.0] * 3 + [4.0] * 3
+    assert both.stretches == [1.0] * 3 + [4.0] * 3
     assert batch_size_of(config, both) == 1  # a batch is of one shape
     assert batch_size_of(config, data.val_set) == config.batch_size
 

@@ -62,6 +62,10 @@ class Slices(list[dict[str, Any]]):
     def shapes(self) -> list[tuple[int, ...]]:
         return [tuple(sample["image"].shape) for sample in self]
 
+    @property
+    def stretches(self) -> list[float]:
+        return [1.0] * len(self)
+
 
 # Patients, and of each slice the classes that are true and those that are found; the last class is nowhere.
 SCANS: dict[str, list[tuple[str, str]]] = {

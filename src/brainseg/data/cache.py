@@ -176,6 +176,11 @@ class SliceDataset(Dataset[Sample]):
         """(C, H, W) of every item's image."""
         return [tuple(entry["image"]["shape"]) for entry in self._entries]
 
+    @property
+    def stretches(self) -> list[float]:
+        """Of every item the height of a pixel over its width; of image files, which do not say, 1."""
+        return [1.0] * len(self)
+
     @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
         return np.memmap(self._cache / "pixels.bin", mode="r", dtype=np.uint8)

@@ -71,9 +71,12 @@ class Grid:
         return orientations.io_orientation(self.affine), orientations.axcodes2ornt(tuple(DIRECTIONS[axis]))
 
 
-def stretch_of(spacing: Sequence[float]) -> float:
-    """Height of a pixel over its width, from the distances of slices, rows and columns; headers round the rest off."""
-    return round(spacing[1] / spacing[2], 4)
+def stretch_of(spacing: Sequence[float] | None) -> float:
+    """Height of a pixel over its width, from the distances of slices, rows and columns; headers round the rest off.
+
+    Where the distances are not known a pixel is a square.
+    """
+    return 1.0 if spacing is None else round(spacing[1] / spacing[2], 4)
 
 
 def _turned(voxels: NDArray[Any], start: Any, end: Any) -> NDArray[Any]:

@@ -66,7 +66,7 @@ def predict_instances(
         raise ValueError(f"{volumes[0]} is a volume, and instances are those of image files; predict it without them")
     check_between("min_score", min_score, 0, 1)
     ml_of_pixel = None if spacing is None else voxel_volume(spacing) / 1000
-    stretch = 1.0 if spacing is None else stretch_of(spacing)
+    stretch = stretch_of(spacing)
     predictor = Predictor.from_pretrained(model)
     find_queries(predictor.model)  # refused before anything is done
     shown_channel = predictor.spec.shown_channel if channel is None else channel

@@ -112,7 +112,7 @@ def _volumes(job: Job, scan: Scan, predictor: Predictor, manner: Manner, picture
 
 
 def _images(job: Job, slices: Mapping[Path, Path], predictor: Predictor, manner: Manner, pictures: Pictures) -> Outcome:
-    stretch = 1.0 if manner.spacing is None else stretch_of(manner.spacing)
+    stretch = stretch_of(manner.spacing)
     if job.done:
         return Outcome([], [], _show(pictures, job.name, slices, manner, stretch), len(slices))
     tensors, likely, reasons = _predict(slices.values(), predictor, stretch)

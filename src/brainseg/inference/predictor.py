@@ -290,10 +290,9 @@ class Predictor:
         if slices.dim() != 4 or len(slices) == 0:
             raise ValueError(f"expected the slices of a patient (S, C, H, W), got shape {tuple(slices.shape)}")
         batch_size = check_count("batch_size", batch_size)
-        stretch = 1.0
         if spacing is not None:
             voxel_volume(spacing)  # three positive numbers
-            stretch = stretch_of(spacing)
+        stretch = stretch_of(spacing)
         parts = torch.split(slices, batch_size)
         likely = [self.spec.probabilities(self.logits(few, stretch=stretch)).cpu() for few in parts]
         return postprocess(torch.cat(likely), self.spec, steps=postprocessing, spacing=spacing)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from brainseg.data import Sample, SliceDataset, VolumeDataset
+from brainseg.data import Sample, SliceDataset
 from brainseg.training.config import DataConfig
 from brainseg.training.datasets import Parts, create_sampler, open_part
 from brainseg.transforms import Resize
@@ -109,9 +109,7 @@ class Collate:
 
 
 def _stretches(dataset: SliceDataset) -> dict[str, float]:
-    """Of the patients whose pixels are no squares; only volumes know."""
-    if not isinstance(dataset, VolumeDataset):
-        return {}
+    """Of the patients whose pixels are no squares."""
     each = zip(dataset.files, dataset.stretches, strict=True)
     return {files.patient: stretch for files, stretch in each if stretch != 1}
 

@@ -1,5 +1,6 @@
 """The data set, the split and the sampler that a configuration names."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from brainseg.data import (
@@ -98,7 +99,11 @@ def read_parts(path: str | Path) -> Parts:
 
 def patients_of(split: Parts, part: str) -> set[str]:
     """The patients of a part, or of its slices."""
-    return {each if isinstance(each, str) else each[0] for each in split[part]}
+    return {*_patients(split[part])}
+
+
+def _patients(entries: Sequence[str | tuple[str, int]]) -> list[str]:
+    return [each if isinstance(each, str) else each[0] for each in entries]
 
 
 def groups(config: DataConfig, table: Path) -> Stratify:
@@ -111,7 +116,7 @@ def open_part(config: DataConfig, split: Parts | None, part: str) -> SliceDatase
     if split is None:
         return _open(config, None)
     chosen = split[part]
-    dataset = _open(config, [each if isinstance(each, str) else each[0] for each in chosen])
+    dataset = _open(config, _patients(chosen))
     slices = [each for each in chosen if not isinstance(each, str)]
     return dataset.only(slices) if slices else dataset
 

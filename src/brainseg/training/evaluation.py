@@ -28,7 +28,7 @@ from brainseg.training.means import Take, over_classes, over_known
 from brainseg.training.object_scores import ObjectScores
 from brainseg.training.page import curves_of_run, evaluation_page
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
-from brainseg.training.subject import Subject, find_run, find_weights, stretches_of
+from brainseg.training.subject import Subject, check_classes, find_run, find_weights
 from brainseg.training.targets import check_exclusive
 from brainseg.visualization import ShownCase, brightened, draw_cases
 
@@ -216,6 +216,8 @@ def evaluate(
     else:
         raise ValueError(f"{model} is a run, whose config.yaml says how its data is read; give another folder as root")
     predictor, dataset, folder = subject.predictor, subject.dataset, subject.folder
+    check_classes(predictor.spec.class_names, dataset)
+    predictor.spec.check_channels(dataset.channel_names)
     channel = predictor.spec.shown_channel if channel is None else channel
     check_pages()
     with Pictures() as pictures:
@@ -260,7 +262,7 @@ def _score(subject: Subject, pictures: Pictures, channel: int | None) -> Scored:
     objects = None
     if not isinstance(predictor, Ensemble) and isinstance(predictor.model, MaskDINO):
         objects = ObjectScores(predictor.spec, subject.objects)
-    stretches = iter(stretches_of(dataset))
+    stretches = iter(dataset.stretches)
     for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
         if predictor.spec.task == "multiclass" and batch["mask"].dim() == 4:
             check_exclusive(batch["mask"])
@@ -400,7 +402,7 @@ def _cases(scored: Scored, rows: Sequence[PatientScore], predictor: Predictor, c
         title = f"{name}: {row.patient}, slice {sample['slice']}\nDice of the patient {_three_digits(row.dice)}"
         if classes := _several(rows):
             title += "\n" + ", ".join(f"{each} {_three_digits(row.class_dice[each])}" for each in classes)
-        stretch = stretches_of(scored.dataset)[largest]
+        stretch = scored.dataset.stretches[largest]
         logits = predictor.logits(sample["image"][None], stretch=stretch).cpu()
         found, true, valid = scored_masks(predictor.spec, logits, default_collate([sample]))
         true, found = (mask[0] if valid is None else (mask * valid)[0] for mask in (true, found))

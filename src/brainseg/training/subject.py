@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from brainseg.data import SliceDataset, VolumeDataset
+from brainseg.data import SliceDataset
 from brainseg.inference import Predictor
 from brainseg.models import ModelSpec
 from brainseg.training.config import DataConfig, ObjectsConfig, read_config
@@ -60,8 +60,6 @@ def find_run(
     if parts is not None and not parts.get(part):
         raise ValueError(f"the split of {split or run} has no patients for {part}; choose another part")
     dataset = open_part(data, parts, part)
-    check_classes(predictor.spec.class_names, dataset)
-    predictor.spec.check_channels(dataset.channel_names)
     return Subject(
         name=run.resolve().name,
         part=part,
@@ -106,8 +104,6 @@ def find_weights(
         if not parts.get(part):
             raise ValueError(f"the split {named} has no patients for {part}; choose another part")
         dataset = open_part(data, parts, part)
-    check_classes(predictor.spec.class_names, dataset)
-    predictor.spec.check_channels(dataset.channel_names)
     return Subject(
         name=weights.resolve().name if weights.exists() else weights.as_posix(),
         part=part or ALL,
@@ -127,14 +123,9 @@ def _as_trained(data: DataConfig, spec: ModelSpec) -> DataConfig:
     return replace(data, axis=spec.axis, sequences=named)
 
 
-def stretches_of(dataset: SliceDataset) -> list[float]:
-    """Of every item the height of a pixel over its width; of image files, which do not say, 1."""
-    return dataset.stretches if isinstance(dataset, VolumeDataset) else [1.0] * len(dataset)
-
-
 def batch_size_of(data: DataConfig, dataset: SliceDataset) -> int:
     """That of the data section where all slices and their pixels have one shape, else 1."""
-    alike = len(set(dataset.shapes)) == len(set(stretches_of(dataset))) == 1
+    alike = len(set(dataset.shapes)) == len(set(dataset.stretches)) == 1
     return data.batch_size if alike else 1
 
 
