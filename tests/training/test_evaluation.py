@@ -15,7 +15,7 @@ from brainseg.data import LGGSegmentation, read_split, write_split
 from brainseg.inference import Ensemble, Predictor
 from brainseg.metrics import confidence_interval, read_cases
 from brainseg.metrics.functional import hausdorff_distance
-from brainseg.models import ModelSpec, SegmentationModel, UNeXt
+from brainseg.models import ModelSpec, Postprocessing, SegmentationModel, UNeXt
 from brainseg.report import read_rows
 from brainseg.training import Evaluation, TrainConfig, evaluate, write_config
 from brainseg.training.config import DataConfig
@@ -242,6 +242,9 @@ def test_weights_are_scored_on_all_patients_of_data_without_a_split(
         shutil.copy(image.with_name(f"{image.stem}_mask.tif"), tmp_path / "own" / "masks" / f"{number}.tif")
     monkeypatch.chdir(tmp_path)
     options = ("--data.format", "folder", "--data.root", "own", "--data.cache_dir", "cache", "-o", "tables")
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "evaluate", "unext/lgg", *options, "--patients")
+    assert "whose the images are is not known, so slices of a patient cannot" in capsys.readouterr().err
     call(monkeypatch, "evaluate", "unext/lgg", *options)
     assert "By image, each counted as a patient" in " ".join(capsys.readouterr().out.split())
     assert [row["patient"] for row in read_rows(Path("tables/patients.csv"))] == ["0", "1", "2"]
@@ -332,3 +335,48 @@ def test_masks_that_overlap_are_none_of_a_network_of_exclusive_classes(tmp_path:
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no run"):
         evaluate(tmp_path)
+
+
+# --- all slices of a patient together ---
+
+
+def finding_much(run: Path, data: DataConfig, folder: Path) -> Path:
+    """Weights of a run whose threshold makes spots, of which their steps keep the largest."""
+    model = SegmentationModel.from_pretrained(run / "best")
+    patients = read_split(run / "split.json")["validation"]
+    slices = LGGSegmentation(str(data.root), patients, cache_dir=data.cache_dir)
+    likely = Predictor.from_pretrained(run).probabilities(torch.stack([sample["image"] for sample in slices]))
+    steps = Postprocessing(smooth=True, components="largest")
+    model.spec = replace(model.spec, threshold=likely.quantile(0.9).item(), postprocessing=steps)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_slices_of_a_patient_are_scored_as_predict_makes_their_masks(
+    run: Path, data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = finding_much(run, data, tmp_path / "weights")
+    options = ("--part", "validation", "--split", str(run / "split.json"), "--data.root", str(data.root))
+    options = (*options, "--data.cache_dir", str(data.cache_dir))
+    call(monkeypatch, "evaluate", str(weights), *options, "--patients", "-o", str(tmp_path / "tables"))
+    assert "By patient, masks of all slices together" in " ".join(capsys.readouterr().out.split())
+    assert "weights: validation, masks of all slices together" in (tmp_path / "tables" / "report.html").read_text()
+
+    patients = read_split(run / "split.json")["validation"]
+    folders = [Path(str(data.root), patient) for patient in patients]
+    call(monkeypatch, "predict", str(weights), *map(str, folders), "--patients", "-o", str(tmp_path / "masks"))
+    expected = {}
+    for folder in folders:
+        true, found = (
+            np.stack([np.asarray(Image.open(path)) > 0 for path in sorted(paths, key=slice_number)])
+            for paths in (folder.glob("*_mask.tif"), (tmp_path / "masks").rglob(f"{folder.name}_*_mask.png"))
+        )
+        expected[folder.name] = 2 * (true & found).sum() / (true.sum() + found.sum())
+    rows = {row["patient"]: float(row["dice"]) for row in read_rows(tmp_path / "tables" / "patients.csv")}
+    assert rows == pytest.approx(expected, abs=1e-6)
+    alone = evaluate(weights, part="validation", split=run / "split.json", data=data, output=tmp_path / "alone")
+    assert any(row.dice != pytest.approx(rows[row.patient], abs=1e-3) for row in alone.patients)
+
+
+def slice_number(path: Path) -> int:
+    return int(path.stem.removesuffix("_mask").rsplit("_", 1)[1])

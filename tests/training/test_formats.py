@@ -26,7 +26,7 @@ from brainseg.data import (
     write_split,
 )
 from brainseg.inference import Predictor
-from brainseg.models import SegmentationModel
+from brainseg.models import Postprocessing, SegmentationModel
 from brainseg.models.files import read_config
 from brainseg.report import read_rows
 from brainseg.training import TrainConfig, evaluate, train
@@ -127,6 +127,19 @@ def test_volumes_train_and_are_evaluated(volumes: DataConfig, tmp_path: Path) ->
     spec = read_config(run / "best").spec
     assert spec is not None
     assert (spec.task, spec.class_names) == ("multilabel", ("whole", "core"))
+
+    # As `predict` does to volumes, steps of the weights are done to all slices together: of those above half a litre nothing stays.
+    assert evaluation.together
+    model = SegmentationModel.from_pretrained(run / "best")
+    model.spec = replace(model.spec, threshold=0.0, postprocessing=Postprocessing(min_volume=500.0))
+    model.save_pretrained(tmp_path / "weights")
+    of_slices = {
+        "data": replace(volumes, classes=classes, sequences=None, task="multilabel"),
+        "output": tmp_path / "each",
+    }
+    each = evaluate(tmp_path / "weights", **of_slices, patients=False)
+    together = evaluate(tmp_path / "weights", **{**of_slices, "output": tmp_path / "together"})
+    assert (each.summary["mean patient sensitivity"], together.summary["mean patient sensitivity"]) == (1, 0)
 
 
 def test_slices_of_thick_rows_train_and_are_evaluated_in_the_shape_of_the_head(tmp_path: Path) -> None:

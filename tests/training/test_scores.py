@@ -30,14 +30,14 @@ def test_of_exclusive_classes_the_likeliest_is_what_was_found(target: str) -> No
     numbers = torch.tensor([[[1, 0, 2]]])
     masks = torch.nn.functional.one_hot(numbers, 3).movedim(-1, 1).float()
     mask = {"numbers": numbers, "masks": masks, "masks without background": masks[:, 1:]}[target]
-    found, true, valid = scored_masks(MULTICLASS, LOGITS, {"mask": mask})
+    found, true, valid = scored_masks(MULTICLASS, MULTICLASS.masks(LOGITS), {"mask": mask})
     assert found[0, :, 0].tolist() == [[False, False, False], [False, False, True]]
     assert true[0, :, 0].tolist() == [[True, False, False], [False, False, True]]
     assert valid is None or valid.all()
 
 
 def test_numbers_that_are_ignored_do_not_count() -> None:
-    _, true, valid = scored_masks(MULTICLASS, LOGITS, {"mask": torch.tensor([[[1, 255, 2]]])})
+    _, true, valid = scored_masks(MULTICLASS, MULTICLASS.masks(LOGITS), {"mask": torch.tensor([[[1, 255, 2]]])})
     assert valid is not None
     assert valid.tolist() == [[[[True, False, True]]]]
     assert not true[..., 1].any()
@@ -61,7 +61,7 @@ def test_numbers_that_are_ignored_do_not_count() -> None:
 )
 def test_targets_of_other_classes_are_refused(spec: ModelSpec, mask: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        scored_masks(spec, LOGITS, {"mask": mask})
+        scored_masks(spec, spec.masks(LOGITS), {"mask": mask})
 
 
 def test_each_class_of_several_has_its_dice_by_name_even_with_a_point_in_it() -> None:

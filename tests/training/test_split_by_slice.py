@@ -70,6 +70,10 @@ def test_a_run_by_slice_goes_on_and_is_evaluated(config: TrainConfig, tmp_path: 
     scored = read_split(Path(str(config.data.root)) / "split.json")["validation"]
     known = len({*scored} & {patient for patient, _ in split["train"]})
     assert (by_patient["slices"], by_patient["of whom slices were trained on: scores are memory"]) == (15, known)
+    with pytest.raises(
+        ValueError, match="a split by slice parts the slices of a patient, which cannot be taken together"
+    ):
+        evaluate(whole, patients=True)
 
 
 def test_a_split_by_slice_is_used_by_those_who_ask_for_it(data: DataConfig, tmp_path: Path) -> None:

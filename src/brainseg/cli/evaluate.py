@@ -42,6 +42,13 @@ def parser() -> Parser:
     evaluate.add_argument(
         "--channel", type=int, help="of the images, from 0, that the picture shows (default: what the weights name)"
     )
+    evaluate.add_argument(
+        "--patients",
+        action="store_true",
+        default=None,
+        help="do what the weights say of smoothing and components to all slices of a patient together, as predict "
+        "--patients does (default: to volumes alone)",
+    )
     add_memory_option(evaluate)
     left_out = {field.name for field in fields(DataConfig)} - {*READING}
     evaluate.add_class_arguments(DataConfig, "data", skip=left_out)
@@ -60,4 +67,5 @@ def run(options: Any) -> None:
         data=None if options.data == DataConfig() else options.data,
         output=options.output,
         channel=options.channel,
+        patients=options.patients,
     ).show()

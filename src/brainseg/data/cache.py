@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from brainseg.data.decode import read_image, read_mask, to_unit_range
 from brainseg.data.files import one_spelling
 from brainseg.data.labels import Labels, Target, Task
+from brainseg.data.nifti import Spacing, stretch_of
 
 LAYOUT = 5  # of the files in the cache, and of how they are decoded; another one is another cache
 
@@ -177,9 +178,14 @@ class SliceDataset(Dataset[Sample]):
         return [tuple(entry["image"]["shape"]) for entry in self._entries]
 
     @property
+    def spacings(self) -> Sequence[Spacing | None]:
+        """Of every item the distance of slices, rows and columns in mm; None of image files, which do not say."""
+        return [None] * len(self)
+
+    @property
     def stretches(self) -> list[float]:
-        """Of every item the height of a pixel over its width; of image files, which do not say, 1."""
-        return [1.0] * len(self)
+        """Of every item the height of a pixel over its width; 1 where that is not known."""
+        return [stretch_of(spacing) for spacing in self.spacings]
 
     @cached_property
     def _pixels(self) -> NDArray[np.uint8]:

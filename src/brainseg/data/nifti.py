@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Axis = Literal["axial", "coronal", "sagittal"]
+Spacing = tuple[float, float, float]
 
 # Where slices, rows and columns go: axial slices from the feet to the head, rows from the face to the back of the head,
 # columns from the patient's right to the left, as radiologists look at them.
@@ -46,7 +47,7 @@ class Grid:
         stored, upright = self._orientations(axis)
         return _turned(slices, upright, stored)
 
-    def spacing(self, axis: Axis) -> tuple[float, float, float]:
+    def spacing(self, axis: Axis) -> Spacing:
         """Distance of neighbouring slices, rows and columns in mm."""
         stored, upright = self._orientations(axis)
         along = {int(direction): place for place, (direction, _) in enumerate(stored)}

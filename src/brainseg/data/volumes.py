@@ -15,7 +15,7 @@ from brainseg.checks import check_choice
 from brainseg.data.cache import SliceDataset, SliceFiles
 from brainseg.data.files import find_volumes, one_spelling, subfolders, volume_name, what_lies_in
 from brainseg.data.labels import IGNORED, Classes, Labels, Task
-from brainseg.data.nifti import Axis, Grid, read_grid, read_voxels, stretch_of
+from brainseg.data.nifti import Axis, Grid, Spacing, read_grid, read_voxels
 
 LABEL = "seg"
 DESCRIPTION = "dataset.json"
@@ -107,15 +107,10 @@ class VolumeDataset(SliceDataset):
         self.labels = Labels.of_map(self._where, labels, task, ignored)
 
     @property
-    def spacings(self) -> list[tuple[float, float, float]]:
+    def spacings(self) -> list[Spacing]:
         """Of every item the distance of neighbouring slices, rows and columns in mm."""
         known = {name: grid.spacing(self.axis) for name, grid in self._grids.items()}
         return [known[files.patient] for files in self.files]
-
-    @property
-    def stretches(self) -> list[float]:
-        """Of every item the height of a pixel over its width."""
-        return [stretch_of(spacing) for spacing in self.spacings]
 
     def _decode(self, every: Sequence[SliceFiles]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         for name, slices in groupby(every, key=lambda files: files.patient):

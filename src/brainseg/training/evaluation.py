@@ -9,27 +9,28 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
-from torch.utils.data import DataLoader, default_collate
+from torch import Tensor
+from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 
 from brainseg._whole import written_whole
 from brainseg.data import SliceDataset, institution
-from brainseg.inference import Ensemble, Predictor
+from brainseg.inference import Ensemble
 from brainseg.metrics import Case, Interval, confidence_interval, write_cases
 from brainseg.metrics.base import CaseMetric
 from brainseg.models import MaskDINO
 from brainseg.report import Pictures, check_pages, write_page, write_rows, write_values
 from brainseg.report.screen import print_table
 from brainseg.training.config import DataConfig
+from brainseg.training.found import find_masks
 from brainseg.training.means import Take, over_classes, over_known
 from brainseg.training.object_scores import ObjectScores
 from brainseg.training.page import curves_of_run, evaluation_page
 from brainseg.training.scores import BY_SLICE, create_details, create_scores, scored_masks, scored_names
 from brainseg.training.subject import Subject, check_classes, find_run, find_weights
-from brainseg.training.targets import check_exclusive
 from brainseg.visualization import ShownCase, brightened, draw_cases
 
 IMAGES = "By image, each counted as a patient: whose they are is not known"
@@ -37,6 +38,7 @@ BY_PATIENT = {"dice": "dice_patient", "iou": "iou_patient", "recall": "recall", 
 """Columns of patients.csv, and the scores that they hold."""
 TITLES = {"dice": "Dice", "iou": "IoU", "recall": "sensitivity", "precision": "precision"}
 """What these are called in the summary."""
+TOGETHER = ", masks of all slices together"
 KNOWN_TOO = "of whom slices were trained on: scores are memory"
 """What the summary says of patients whom the run knows, by a split by slice or by another split than its own."""
 PIXELS = ("true_positives", "false_positives", "false_negatives")
@@ -83,17 +85,20 @@ class Evaluation(NamedTuple):
             with objects (Mask DINO) their average precision and panoptic quality.
         folder: of patients.csv, slices.csv, institutions.csv, summary.json, cases.png and report.html.
         case: "patient", or "image" where patients are not known and each image counts as one.
+        together: whether masks were made of all slices of a patient together.
     """
 
     patients: list[PatientScore]
     summary: dict[str, float | int]
     folder: Path
     case: str = "patient"
+    together: bool = False
 
     def show(self) -> None:
         """Prints the tables."""
         names = _several(self.patients)
-        table = Table("patient", "slices", "tumour", title="By patient" if self.case == "patient" else IMAGES)
+        title = IMAGES if self.case == "image" else f"By patient{TOGETHER if self.together else ''}"
+        table = Table("patient", "slices", "tumour", title=title)
         for score in ("Dice", *(f"Dice, {name}" for name in names), "IoU", "recall", "precision"):
             table.add_column(score, justify="right")
         for row in self.patients:
@@ -180,6 +185,7 @@ def evaluate(
     data: DataConfig | None = None,
     output: str | Path | None = None,
     channel: int | None = None,
+    patients: bool | None = None,
 ) -> Evaluation:
     """Scores the best weights of a run, or any weights, by patient.
 
@@ -198,16 +204,19 @@ def evaluate(
         output: folder for tables, picture and page, which must not hold such already; None for `evaluation/<part>` in
             the run, which is kept for the run's own split and data, and written anew each time.
         channel: of the images, that pictures show; None for what the spec of the weights names.
+        patients: what the weights say of smoothing and components is done to all slices of a patient together, as by
+            `predict_files` with `patients`; None for volumes alone, to which `predict_files` does it too.
 
     Raises:
         FileNotFoundError: no run and no weights, no best weights yet, no data, or a part of a split that is not there.
         FileExistsError: the output holds an evaluation already.
         ValueError: weights, another split or another root without an output, a part without patients or that has to be
-            named, masks of other classes than the network's or that overlap where its classes do not, or files that
-            cannot be used.
+            named, `patients` where a split is by slice or no patients are known, masks of other classes than the
+            network's or that overlap where its classes do not, or files that cannot be used.
     """
     model = Path(model)
-    chosen: dict[str, Any] = {"part": part, "split": split, "output": None if output is None else Path(output)}
+    chosen: dict[str, Any] = {"part": part, "split": split, "together": patients}
+    chosen["output"] = None if output is None else Path(output)
     if not (model / "config.yaml").is_file():
         read = data or DataConfig()
         subject = find_weights(model, read if root is None else replace(read, root=str(root)), **chosen)
@@ -223,11 +232,11 @@ def evaluate(
     with Pictures() as pictures:
         scored = _score(subject, pictures, channel)
         rows = _rows(scored)
-        cases = draw_cases(_cases(scored, rows, predictor, channel), scored.class_names)
+        cases = draw_cases(_cases(scored, rows, subject, channel), scored.class_names)
 
         intervals = _intervals(scored)
         summary = _summary(scored, rows, intervals, known_too=subject.known_too)
-        evaluation = Evaluation(rows, summary, folder, dataset.case)
+        evaluation = Evaluation(rows, summary, folder, dataset.case, subject.together)
         folder.mkdir(parents=True, exist_ok=True)
         of_patients = _patients(scored, rows)
         write_rows(of_patients, folder / "patients.csv")
@@ -240,7 +249,7 @@ def evaluate(
         with written_whole(folder / "cases.png") as file:
             cases.savefig(file, dpi=120)
         page = evaluation_page(
-            f"{subject.name}: {subject.part}",
+            f"{subject.name}: {subject.part}{TOGETHER if subject.together else ''}",
             charts=() if subject.run is None else curves_of_run(*subject.run),
             case=dataset.case,
             class_names=scored.class_names,
@@ -262,23 +271,15 @@ def _score(subject: Subject, pictures: Pictures, channel: int | None) -> Scored:
     objects = None
     if not isinstance(predictor, Ensemble) and isinstance(predictor.model, MaskDINO):
         objects = ObjectScores(predictor.spec, subject.objects)
-    stretches = iter(dataset.stretches)
-    for batch in track(DataLoader(dataset, batch_size), "Evaluating", transient=True):
-        if predictor.spec.task == "multiclass" and batch["mask"].dim() == 4:
-            check_exclusive(batch["mask"])
-        of_batch = [next(stretches) for _ in batch["patient"]]  # of one value, or the batch is of one slice
-        if objects is None:
-            logits = predictor.logits(batch["image"], stretch=of_batch[0])
-        else:
-            logits, instances = predictor.logits_and_instances(batch["image"], stretch=of_batch[0])
-            objects.update(instances, batch)
-        found, true, valid = scored_masks(predictor.spec, logits.cpu(), batch)
+    every = find_masks(predictor, dataset, batch_size=batch_size, together=subject.together, objects=objects)
+    for batch, _, masks, stretches in every:
+        found, true, valid = scored_masks(predictor.spec, masks, batch)
         scores.update(found, true, group=batch["patient"], slice_index=batch["slice"], valid=valid)
         for i, patient in enumerate(batch["patient"]):
             shown = brightened(batch["image"][i], channel)
-            masks = (mask[i] if valid is None else mask[i] & valid[i] for mask in (found, true))
-            shapes = (mask.numpy() for mask in masks)
-            pictures.add(patient, int(batch["slice"][i]), shown, *shapes, stretch=of_batch[i])
+            both = (mask[i] if valid is None else mask[i] & valid[i] for mask in (found, true))
+            shapes = (mask.numpy() for mask in both)
+            pictures.add(patient, int(batch["slice"][i]), shown, *shapes, stretch=stretches[i])
     for strip in pictures.slices.values():
         strip.sort(key=lambda shown: int(shown.label))  # a split by slice has an order of its own
     return Scored(scores, names, dataset, batch_size, objects)
@@ -386,7 +387,7 @@ def _three_digits(value: float) -> str:
     return f"{value:.3f}"
 
 
-def _cases(scored: Scored, rows: Sequence[PatientScore], predictor: Predictor, channel: int | None) -> list[ShownCase]:
+def _cases(scored: Scored, rows: Sequence[PatientScore], subject: Subject, channel: int | None) -> list[ShownCase]:
     """The best, the median and the worst patient, each at the slice with most tumour."""
     pixels = zip(*scored.pixels.values(), strict=True)
     areas = {tp[:2]: sum((*tp.values, *fn.values)) for tp, _, fn in pixels}
@@ -402,9 +403,19 @@ def _cases(scored: Scored, rows: Sequence[PatientScore], predictor: Predictor, c
         title = f"{name}: {row.patient}, slice {sample['slice']}\nDice of the patient {_three_digits(row.dice)}"
         if classes := _several(rows):
             title += "\n" + ", ".join(f"{each} {_three_digits(row.class_dice[each])}" for each in classes)
-        stretch = scored.dataset.stretches[largest]
-        logits = predictor.logits(sample["image"][None], stretch=stretch).cpu()
-        found, true, valid = scored_masks(predictor.spec, logits, default_collate([sample]))
+        masks = _masks(subject, sorted(slices, key=lambda i: scored.dataset.files[i].slice), largest)
+        found, true, valid = scored_masks(subject.predictor.spec, masks, default_collate([sample]))
         true, found = (mask[0] if valid is None else (mask * valid)[0] for mask in (true, found))
         cases.append(ShownCase(title, brightened(sample["image"], channel), true, found))
     return cases
+
+
+def _masks(subject: Subject, slices: Sequence[int], number: int) -> Tensor:
+    """Those of a slice (1, K, H, W), of the slices of its patient in order."""
+    predictor, dataset = subject.predictor, subject.dataset
+    if subject.together:
+        images = torch.stack([dataset[i]["image"] for i in slices])
+        return predictor.volume(images, spacing=dataset.spacings[number])[slices.index(number)][None]
+    return predictor.spec.masks(
+        predictor.logits(dataset[number]["image"][None], stretch=dataset.stretches[number]).cpu()
+    )

@@ -120,12 +120,12 @@ def scored_names(spec: ModelSpec) -> list[str]:
     return [spec.class_names[k] for k in spec.foreground]
 
 
-def scored_masks(spec: ModelSpec, logits: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+def scored_masks(spec: ModelSpec, masks: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
     """What was found and what is true, of the classes of `scored_names`.
 
     Args:
-        spec: of the network; it makes masks or likeliest classes of the logits.
-        logits: (B, K, H, W).
+        spec: of the network.
+        masks: what was found, of all its classes, bool (B, K, H, W), as `ModelSpec.masks` has it.
         batch: of `brainseg.data.Sample`s.
 
     Returns:
@@ -138,7 +138,7 @@ def scored_masks(spec: ModelSpec, logits: Tensor, batch: Mapping[str, Any]) -> t
     """
     mask: Tensor = batch["mask"]
     classes = torch.tensor(spec.foreground, device=mask.device)
-    found = spec.masks(logits)[:, spec.foreground.start :]
+    found = masks[:, spec.foreground.start :]
     if mask.dim() == 3:  # numbers of classes
         valid = mask[:, None] != IGNORED
         _check_numbers(spec, mask[valid[:, 0]])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from brainseg.data import SliceDataset
+from brainseg.data import SliceDataset, VolumeDataset
 from brainseg.inference import Predictor
 from brainseg.models import ModelSpec
 from brainseg.training.config import DataConfig, ObjectsConfig, read_config
@@ -27,6 +27,7 @@ class Subject:
         batch_size: in which they come.
         objects: which objects of a mask there are.
         folder: of the tables.
+        together: masks are made of all slices of a patient together, as by `postprocess`.
         known_too: patients of whom slices were trained on, where that is not what the part says.
         run: its folder and the score that chose the weights; None for weights alone.
     """
@@ -38,12 +39,19 @@ class Subject:
     batch_size: int
     objects: ObjectsConfig
     folder: Path
+    together: bool
     known_too: int = 0
     run: tuple[Path, str] | None = None
 
 
 def find_run(
-    run: Path, *, part: str | None, split: str | Path | None, root: str | Path | None, output: Path | None
+    run: Path,
+    *,
+    part: str | None,
+    split: str | Path | None,
+    root: str | Path | None,
+    together: bool | None,
+    output: Path | None,
 ) -> Subject:
     """The best weights of a run and slices of its own data, or of a folder of the same layout; as for `evaluate`."""
     part = part or "validation"
@@ -68,6 +76,7 @@ def find_run(
         batch_size=batch_size_of(data, dataset),
         objects=config.objects,
         folder=folder,
+        together=_together(together, dataset, () if parts is None else parts[part]),
         known_too=len(_trained(run, config.data, data) & {*dataset.patients}) if part != "train" else 0,
         run=(run, config.monitor),
     )
@@ -80,14 +89,20 @@ def _trained(run: Path, own: DataConfig, data: DataConfig) -> set[str]:
 
 
 def find_weights(
-    weights: Path, data: DataConfig, *, part: str | None, split: str | Path | None, output: Path | None
+    weights: Path,
+    data: DataConfig,
+    *,
+    part: str | None,
+    split: str | Path | None,
+    together: bool | None,
+    output: Path | None,
 ) -> Subject:
     """Weights by folder or name and slices of any data; as for `evaluate`."""
     predictor = Predictor.from_pretrained(weights)
     if output is None:
         raise ValueError(f"{weights} is no run, in whose folder the tables could lie; give an output folder (-o)")
     folder, data = _free(output), _as_trained(data, predictor.spec)
-    dataset = open_part(data, None, ALL)
+    dataset, entries = open_part(data, None, ALL), list[str | tuple[str, int]]()
     own = dataset.root / "split.json"
     named = Path(split) if split is not None else own if own.is_file() else None
     if named is None and part not in (None, ALL):
@@ -103,7 +118,7 @@ def find_weights(
         parts = read_parts(named)
         if not parts.get(part):
             raise ValueError(f"the split {named} has no patients for {part}; choose another part")
-        dataset = open_part(data, parts, part)
+        dataset, entries = open_part(data, parts, part), [*parts[part]]
     return Subject(
         name=weights.resolve().name if weights.exists() else weights.as_posix(),
         part=part or ALL,
@@ -112,7 +127,32 @@ def find_weights(
         batch_size=batch_size_of(data, dataset),
         objects=ObjectsConfig(),
         folder=folder,
+        together=_together(together, dataset, entries),
     )
+
+
+def _together(wanted: bool | None, dataset: SliceDataset, entries: Sequence[str | tuple[str, int]]) -> bool:
+    """Whether slices of a patient are taken together: as wanted, else if they are those of a volume.
+
+    Args:
+        wanted: True, False, or None for what `predict` does.
+        dataset: the slices.
+        entries: patients or slices of a split that they are, if any.
+
+    Raises:
+        ValueError: it is wanted where patients are not whole or not known.
+    """
+    whole = all(isinstance(each, str) for each in entries)
+    if wanted and not whole:
+        raise ValueError(
+            "a split by slice parts the slices of a patient, which cannot be taken together; leave patients out"
+        )
+    if wanted and dataset.case == "image":
+        raise ValueError(
+            "whose the images are is not known, so slices of a patient cannot be taken together; leave patients out, "
+            "or say how names hold the patient (data.patient_pattern)"
+        )
+    return whole and isinstance(dataset, VolumeDataset) if wanted is None else wanted
 
 
 def _as_trained(data: DataConfig, spec: ModelSpec) -> DataConfig:

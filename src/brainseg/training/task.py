@@ -49,7 +49,7 @@ class Step(NamedTuple):
 
     def masks(self, spec: ModelSpec) -> tuple[Tensor, Tensor, Tensor | None]:
         """What was found, what is true, and where it counts, as `scored_masks` has them."""
-        return scored_masks(spec, self.logits, self.batch)
+        return scored_masks(spec, spec.masks(self.logits), self.batch)
 
 
 class SegmentationTask(LightningModule):
