@@ -83,3 +83,35 @@ def test_mask_dino_is_trained_by_its_own_criterion() -> None:
     expected, _ = model.criterion(predictions, targets_from_masks(masks))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
     assert set(parts) == {"ce", "dice"}
+
+
+def test_the_slices_around_a_slice_are_its_neighbours_and_at_the_ends_itself() -> None:
+    assert train.neighbours(torch.tensor([0, 2, 4]), 3, 5).tolist() == [[0, 0, 1], [1, 2, 3], [3, 4, 4]]
+    assert train.neighbours(torch.arange(3), 1, 3).tolist() == [[0], [1], [2]]
+
+
+def test_a_network_of_three_slices_sees_those_around(root: Path, tmp_path: Path) -> None:
+    patients = train.load(root, ["TCGA_CS_0001_20000101"])
+    generator = torch.Generator().manual_seed(0)
+    images, _ = train.draw_batch(patients, 4, 0.0, generator, 3)
+    raw = patients[0].raw.float() / 255
+    around = torch.stack([torch.cat([raw[max(i - 1, 0)], raw[i], raw[min(i + 1, 3)]]) for i in range(4)])
+    expected = train.NORMALIZE(around)
+    assert all(any(torch.allclose(image, each, atol=1e-2) for each in expected) for image in images)
+    weights = run(root, tmp_path, "--model", "unext_tiny", "--slices", "3")
+    model = train.read_averaged(tmp_path)
+    assert model(torch.rand(1, 9, 64, 64)).shape == (1, 1, 64, 64)
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
+def test_teachers_are_half_of_the_target_and_of_the_same_fold(root: Path, tmp_path: Path) -> None:
+    alone = run(root, tmp_path / "teacher", "--model", "unext_tiny")
+    taught = run(root, tmp_path / "taught", "--model", "unext_tiny", "--teachers", str(tmp_path / "teacher"))
+    assert not torch.equal(alone["head.weight"], taught["head.weight"])
+    teacher, images = train.read_averaged(tmp_path / "teacher"), torch.rand(1, 3, 64, 64)
+    masks = (torch.rand(1, 1, 64, 64) > 0.5).float()
+    with torch.no_grad():
+        expected = (masks + teacher(images).sigmoid()) / 2
+    torch.testing.assert_close(train.softened([teacher, teacher], images, masks), expected, atol=1e-2, rtol=0)
+    with pytest.raises(SystemExit, match="trained on other patients than this run is; give teachers of the same fold"):
+        run(root, tmp_path / "other", "--model", "unext_tiny", "--fold", "1", "--teachers", str(tmp_path / "teacher"))

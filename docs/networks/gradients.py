@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from docs.networks.train import RECIPE, RUNS
-from docs.recipe.train import augment, build, create_parser, draw_step, load, loss_of, seen
+from docs.recipe.train import build, create_parser, draw_step, load, loss_of, seen
 from torch import Tensor, nn
 
 from brainseg.report import read_rows, write_rows
@@ -29,7 +29,7 @@ def gradient(model: nn.Module, images: Tensor, masks: Tensor, *, float32: bool) 
 
 def main() -> None:
     chosen = create_parser().parse_args([*RECIPE.split(), "--output", "."])
-    images, masks = draw_step(chosen, load(chosen.root, seen(chosen)), augment(copy_pre=chosen.copy_pre), 0)
+    images, masks = draw_step(chosen, load(chosen.root, seen(chosen)), 0)
     rows = []
     for row in read_rows(RUNS):
         if row["network"].startswith("mask_dino"):

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from docs.recipe.ship import SPEC
-from docs.recipe.train import read_averaged
+from docs.recipe.train import neighbours, read_averaged
 
 from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, institution, lgg_root
@@ -70,6 +70,14 @@ def read_network(run: Path) -> tuple[nn.Module, ModelSpec]:
     return model.eval(), model.spec
 
 
+def slices_of(run: Path) -> int:
+    """How many slices the network of a run sees."""
+    if not (run / "last.pt").exists():
+        return 1
+    number: int = torch.load(run / "last.pt", weights_only=True)["chosen"].get("slices", 1)
+    return number
+
+
 def fold_of(run: Path, folds: list[list[str]]) -> int:
     """The fold that a run has not seen."""
     if (run / "last.pt").exists():
@@ -90,8 +98,10 @@ def out_of_fold(run: Path, patient: str, slices: Tensor, *, whole: bool, half: b
             for parameter in model.parameters():
                 parameter.data = parameter.data.half().float()
         with written_whole(path) as partial, partial.open("wb") as file:
-            predictor = Predictor(model, spec=replace(spec, crop=None) if whole else spec)
-            found = [predictor.probabilities(few)[:, 0] for few in slices.split(AT_ONCE)]
+            spec = replace(spec, channel_names=None, crop=None if whole else spec.crop)
+            predictor = Predictor(model, spec=spec)
+            seen = slices[neighbours(torch.arange(len(slices)), slices_of(run), len(slices))].flatten(1, 2)
+            found = [predictor.probabilities(few)[:, 0] for few in seen.split(AT_ONCE)]
             np.savez_compressed(file, torch.cat(found).half().numpy())
     with np.load(path) as content:
         volume: Volume = content["arr_0"].astype(np.float32)

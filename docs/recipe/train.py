@@ -56,7 +56,7 @@ CHECKPOINT_EVERY = 200
 ROW_EVERY = 50
 CHOICES = (
     *("all", "fold", "seed", "steps", "batch", "model", "faulty"),
-    *("rate", "warm_up", "decay", "clip", "average", "copy_pre", "float32", "start"),
+    *("rate", "warm_up", "decay", "clip", "average", "copy_pre", "float32", "start", "slices", "teachers"),
 )
 
 # Of the scanner: before the values are standardised, whose head and deviations they change as well.
@@ -77,20 +77,26 @@ LOSS = DeepSupervisionLoss(CEDiceLoss(check_target=False))  # of one output as i
 SIDE = 192
 
 
-def augment(*, copy_pre: bool) -> Compose:
-    """What is drawn for the images of a batch, all slices of their own.
+# What lies beyond a crop is mostly background, which differs by slice and channel.
+SHAPES = Compose(
+    [
+        RandomRotate90(p=0.75),
+        RandomFlip(p=0.5),
+        RandomAffine(degrees=(-20, 20), scale=(0.85, 1.2), translation=(-0.06, 0.06), p=0.6, padding="border"),
+        RandomElastic(p=0.2, padding="border"),
+    ]
+)
+
+
+def values(*, copy_pre: bool) -> Compose:
+    """What is drawn for the values of the images of a batch, all slices of their own.
 
     Args:
         copy_pre: FLAIR stands in place of pre-contrast alone as well, as often as in place of each of the others.
     """
     replaced = [(PRE, POST), (POST,), *([(PRE,)] if copy_pre else [])]
-    # What lies beyond a crop is mostly background, which differs by slice and channel.
     return Compose(
         [
-            RandomRotate90(p=0.75),
-            RandomFlip(p=0.5),
-            RandomAffine(degrees=(-20, 20), scale=(0.85, 1.2), translation=(-0.06, 0.06), p=0.6, padding="border"),
-            RandomElastic(p=0.2, padding="border"),
             RandomScaleShift(scale=(0.85, 1.15), shift=(-0.15, 0.15), p=1.0),
             OneOf([RandomChannelCopy(FLAIR, channels, p=1.0) for channels in replaced], p=0.075 * len(replaced)),
             RandomGaussianNoise(std=(0.15, 0.15), p=0.15),
@@ -138,7 +144,14 @@ def load(root: Path, patients: Iterable[str]) -> list[Patient]:
     return loaded
 
 
-def draw_batch(patients: list[Patient], count: int, faulty: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def neighbours(numbers: Tensor, slices: int, of: int) -> Tensor:
+    """The numbers (N, slices) of each slice (N,) of `of` and those around it; at the ends the last one again."""
+    return (numbers[:, None] + torch.arange(slices) - slices // 2).clamp(0, of - 1)
+
+
+def draw_batch(
+    patients: list[Patient], count: int, faulty: float, generator: torch.Generator, slices: int = 1
+) -> tuple[Tensor, Tensor]:
     """Slices of patients who are equally likely, half of them with tumour: images float32, masks float32.
 
     Args:
@@ -146,29 +159,39 @@ def draw_batch(patients: list[Patient], count: int, faulty: float, generator: to
         count: of slices.
         faulty: share of the slices that get a fault of the scanner.
         generator: what is drawn comes from it.
+        slices: with those around each as channels before and after its own, as many in all.
     """
     images, masks = [], []
     for _ in range(count):
         patient = patients[int(torch.randint(len(patients), (), generator=generator))]
         of_kind = patient.tumour if torch.rand((), generator=generator) < 0.5 else patient.empty
         number = of_kind[torch.randint(len(of_kind), (), generator=generator)]
-        if faulty and torch.rand((), generator=generator) < faulty:
-            images.append(NORMALIZE(FAULTS(patient.raw[number][None] / 255, generator=generator))[0].half())
+        is_faulty = faulty and torch.rand((), generator=generator) < faulty
+        if is_faulty or slices > 1:
+            raw = patient.raw[neighbours(number[None], slices, len(patient.raw))].flatten(1, 2) / 255
+            images.append(NORMALIZE(FAULTS(raw, generator=generator) if is_faulty else raw)[0].half())
         else:
             images.append(patient.images[number])
         masks.append(patient.masks[number])
     return torch.stack(images).float(), torch.stack(masks).float()
 
 
-def draw_step(
-    arguments: argparse.Namespace, patients: list[Patient], drawn: Compose, step: int
-) -> tuple[Tensor, Tensor]:
+def draw_step(arguments: argparse.Namespace, patients: list[Patient], step: int) -> tuple[Tensor, Tensor]:
     """Images and masks of a step, which depend on the seed and the step alone; PyTorch's own draws do from here on."""
     of_step = arguments.seed * 10_000_000 + step
     torch.manual_seed(of_step)  # for networks that draw in training
     generator = torch.Generator().manual_seed(of_step)
-    images, masks = drawn(*draw_batch(patients, arguments.batch, arguments.faulty, generator), generator=generator)
-    return images, masks
+    batch = draw_batch(patients, arguments.batch, arguments.faulty, generator, arguments.slices)
+    images, masks = SHAPES(*batch, generator=generator)
+    each = values(copy_pre=arguments.copy_pre)(images.unflatten(1, (-1, 3)).flatten(0, 1), generator=generator)
+    return each.reshape(images.shape), masks
+
+
+def softened(teachers: list[nn.Module], images: Tensor, masks: Tensor) -> Tensor:
+    """Half the masks, half the mean of what the teachers find."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = torch.stack([teacher(images).float().sigmoid() for teacher in teachers])
+    return (masks + found.mean(0)) / 2
 
 
 def rate_at(step: int, steps: int, *, warm_up: int, peak: float) -> float:
@@ -196,9 +219,9 @@ def loss_of(
     return LOSS.parts(logits, masks)
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, slices: int = 1) -> nn.Module:
     """A network of a name of `find_network`, with random weights; of ours with what its weights will mean."""
-    model = find_network(name)(3, SIDE)
+    model = find_network(name)(3 * slices, SIDE)
     if isinstance(model, SegmentationModel):
         model.spec = ModelSpec(class_names=("tumour",), normalization=NORMALIZE.config, shown_channel=FLAIR)
     return model
@@ -207,7 +230,7 @@ def build(name: str) -> nn.Module:
 def read_averaged(run: Path) -> nn.Module:
     """The network of a run with its averaged weights, to evaluate."""
     state = torch.load(run / "last.pt", weights_only=True)
-    model = build(state["chosen"]["model"])
+    model = build(state["chosen"]["model"], state["chosen"].get("slices", 1))
     averaged = state["averaged"]
     model.load_state_dict({key.removeprefix("module."): x for key, x in averaged.items() if key != "n_averaged"})
     return model.eval()
@@ -220,12 +243,22 @@ def seen(arguments: argparse.Namespace) -> list[str]:
     return [patient for fold in folds for patient in fold if patient not in left_out]
 
 
+def read_teachers(arguments: argparse.Namespace) -> list[nn.Module]:
+    """Networks that have not seen the fold that is left out either."""
+    for run in arguments.teachers:
+        chosen = torch.load(Path(run) / "last.pt", weights_only=True)["chosen"]
+        if (chosen["all"], chosen["fold"]) != (arguments.all, arguments.fold):
+            sys.exit(f"{run} was trained on other patients than this run is; give teachers of the same fold")
+    return [read_averaged(Path(run)) for run in arguments.teachers]
+
+
 def train(arguments: argparse.Namespace, patients: list[Patient] | None = None) -> None:
     """A run to its end, with those of `seen` unless they are loaded already."""
     chosen = {name: getattr(arguments, name) for name in CHOICES}
 
     torch.manual_seed(arguments.seed)
-    model = build(arguments.model)
+    model = build(arguments.model, arguments.slices)
+    teachers = read_teachers(arguments)
     if arguments.start is not None:
         model.load_state_dict(load_file(arguments.start))
     model = model.to(memory_format=torch.channels_last).train()
@@ -245,12 +278,13 @@ def train(arguments: argparse.Namespace, patients: list[Patient] | None = None) 
 
     if patients is None:
         patients = load(arguments.root, seen(arguments))
-    drawn = augment(copy_pre=arguments.copy_pre)
     print(f"{len(patients)} patients, from step {state['step']} to {arguments.steps}", flush=True)
 
     total, began = torch.zeros(3), time.process_time()
     for step in range(state["step"], arguments.steps):
-        images, masks = draw_step(arguments, patients, drawn, step)
+        images, masks = draw_step(arguments, patients, step)
+        if teachers:
+            masks = softened(teachers, images, masks)
         rate = rate_at(step, arguments.steps, warm_up=arguments.warm_up, peak=arguments.rate)
         optimizer.param_groups[0]["lr"] = rate
         loss, parts = loss_of(model, images, masks, float32=arguments.float32)
@@ -317,6 +351,10 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument("--copy-pre", action="store_true", help="FLAIR replaces pre-contrast alone as well")
     parser.add_argument("--float32", action="store_true", help="no bfloat16")
     parser.add_argument("--start", help="file of weights to start from, in place of random ones")
+    parser.add_argument("--slices", type=int, default=1, help="that the network sees: with 3 those before and after")
+    parser.add_argument(
+        "--teachers", nargs="+", default=[], help="runs that have not seen the fold either, half of the target"
+    )
     parser.add_argument("--root", type=Path, default=lgg_root(), help="folder of the patients' folders")
     parser.add_argument("--folds", type=Path, default=Path(__file__).with_name("folds.json"))
     return parser

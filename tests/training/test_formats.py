@@ -128,7 +128,7 @@ def test_volumes_train_and_are_evaluated(volumes: DataConfig, tmp_path: Path) ->
     assert spec is not None
     assert (spec.task, spec.class_names) == ("multilabel", ("whole", "core"))
 
-    # As `predict` does to volumes, steps of the weights are done to all slices together: of those above half a litre nothing stays.
+    # Steps of the weights are done to all slices together, as `predict` does: nothing is larger than half a litre.
     assert evaluation.together
     model = SegmentationModel.from_pretrained(run / "best")
     model.spec = replace(model.spec, threshold=0.0, postprocessing=Postprocessing(min_volume=500.0))
