@@ -77,6 +77,7 @@ class FakeCUDA:
             "device": lambda *_: nullcontext(),
             "stream": lambda *_: nullcontext(),
             "current_stream": Stream,
+            "is_current_stream_capturing": lambda: False,
             "memory_allocated": lambda *_: fake.held,
             "max_memory_allocated": lambda *_: fake.peak,
             "reset_peak_memory_stats": lambda *_: fake.log.append("reset peak"),

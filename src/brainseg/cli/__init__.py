@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from brainseg import __version__
-from brainseg.cli.output import stop
+from brainseg.cli.output import in_words, stop
 from brainseg.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main() -> None:
         message = str(error) if "pip install" in str(error) else f"brainseg needs {error.name}: {INSTALL}"
         raise SystemExit(message) from error
     except (OSError, ValueError) as error:
-        stop(str(error))
+        stop(in_words(error))
     except FloatingPointError as error:  # a run that diverged
         stop(str(error), code=1)
     except KeyboardInterrupt as error:

@@ -11,6 +11,15 @@ def say(text: str) -> None:
     Console(markup=False).print(text, soft_wrap=True, highlight=False)
 
 
+def in_words(error: OSError | ValueError) -> str:
+    """What is wrong, and with which file where the system alone says it."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} needs a folder, and a file is there; give another folder"
+    return f"{error.filename}: {error.strerror}"
+
+
 def stop(message: str, *, code: int = 2) -> NoReturn:
     """One line and an exit code, by default that of what is the user's to change."""
     sys.stderr.write(f"error: {' '.join(message.split())}\n")

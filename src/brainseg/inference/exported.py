@@ -162,7 +162,8 @@ def _trace(model: nn.Module, spec: ModelSpec | None, in_channels: int | None, ou
     )
     advice = "a program has no branches, so take them out of the network, or predict by the network itself"
     try:
-        program = torch.export.export(answering, (example,), dynamic_shapes=(sizes,))
+        with torch.compiler.set_stance("force_eager"):  # what torch.compile would compile is traced itself
+            program = torch.export.export(answering, (example,), dynamic_shapes=(sizes,))
     except RuntimeError as error:
         if "specialized" not in str(error):
             raise

@@ -1,7 +1,7 @@
 """timm's backbones and their weights, by name, folder or file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from brainseg._names import no_such
 from brainseg._torchvision import make_importable
 from brainseg.models import hub
+from brainseg.models.adaptation import adapt_input_channels
 from brainseg.models.files import read_state_dict, without_prefix
 
 # timm's own order.
@@ -77,14 +78,19 @@ def create_backbone(
     """The module that gives features alone; arguments as of `TimmEncoder`."""
     import timm
 
-    name, given, overlay = backbone.name, None, dict(pretrained_cfg_overlay or {})
+    name, given, stem, overlay = backbone.name, None, None, dict(pretrained_cfg_overlay or {})
     if not isinstance(pretrained, bool | str | Path):
         raise ValueError(f"pretrained must be True, False or a file of weights, got {pretrained!r}")
     file = backbone.folder if pretrained is True else None if pretrained is False else Path(pretrained).expanduser()
     if file is not None:
         file = _weights_in(file) if file.is_dir() else file
         given = without_prefix(read_state_dict(file))
-        overlay = {**_input_size(backbone.architecture, given), **overlay, "source": "", "state_dict": given}
+        stem, size = _stem(backbone.architecture, given)
+        if stem is not None:
+            # Of a file of other than three channels not every version of timm adapts the kernels: none has to here.
+            given[f"{stem}.weight"] = adapt_input_channels(given[f"{stem}.weight"], in_channels)
+            overlay = {"input_size": (in_channels, *size), **overlay, "first_conv": None}
+        overlay |= {"source": "", "state_dict": given}
     elif pretrained is True:
         _check_download(name, overlay)
     arguments: dict[str, Any] = {
@@ -120,6 +126,8 @@ def create_backbone(
     if given is not None:
         configuration: Any = features.pretrained_cfg
         configuration.pop("state_dict", None)
+        if stem is not None:
+            configuration["first_conv"] = stem
         _check_complete(features, given, f"{file} does not fit timm's {name!r}")
     return features
 
@@ -138,13 +146,14 @@ def _check_download(name: str, overlay: Mapping[str, Any]) -> None:
         hub.check_reachable(repository, [file] if file else WEIGHTS)
 
 
-def _input_size(architecture: str, given: Mapping[str, Tensor]) -> dict[str, Any]:
-    """For timm, the channels that the file was made for."""
+def _stem(architecture: str, given: Mapping[str, Tensor]) -> tuple[str | None, Sequence[int]]:
+    """The convolution of a file that reads the image, if there is one alone, and the size that it is made for."""
     from timm.models import get_pretrained_cfg
 
     known: Any = get_pretrained_cfg(architecture)
-    stem = given.get(f"{getattr(known, 'first_conv', None)}.weight")
-    return {} if stem is None or stem.dim() != 4 else {"input_size": (stem.shape[1], *known.input_size[1:])}
+    name = getattr(known, "first_conv", None)
+    weight = given.get(f"{name}.weight")
+    return (None, ()) if weight is None or weight.dim() != 4 else (name, known.input_size[1:])
 
 
 def _weights_in(folder: Path) -> Path:

@@ -170,7 +170,9 @@ def batch_size_of(data: DataConfig, dataset: SliceDataset) -> int:
 
 
 def _free(folder: Path) -> Path:
-    """The folder, unless it holds an evaluation."""
+    """The folder, unless it holds an evaluation, or is a file."""
+    if folder.is_file():
+        raise FileExistsError(f"{folder} is a file; give a folder for the tables")
     if there := [name for name in FILES if (folder / name).exists()]:
         raise FileExistsError(f"{folder} holds {there[0]} already, which is never overwritten; give another output")
     return folder

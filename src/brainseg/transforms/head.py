@@ -70,21 +70,32 @@ def inside_head(images: Tensor, *, fraction: float = 0.15) -> Tensor:
 def _find(images: Tensor, fraction: float) -> Tensor:
     """The head, (B, H / 2, W / 2) rounded up, bool."""
     brightness = widen(images.detach().amax(1, keepdim=True))
-    half = F.avg_pool2d(F.pad(brightness, (0, 1, 0, 1), mode="replicate"), 2)  # of odd sides the last ones twice
+    half = _halved(brightness)
     smooth = F.pad(half, (SMOOTHING // 2,) * 4, mode="replicate")
     for _ in range(SMOOTHING):
         smooth = F.avg_pool2d(smooth, 2, stride=1)
 
     pixels = smooth.flatten(1)
     bright = pixels.topk(pixels.shape[1] // BRIGHTEST + 1).values[:, -1:]
-    # A pooling of one pixel, since an exported program cannot tell whether what a slice leaves can be flattened.
-    few = F.avg_pool2d(smooth, 1, 2).flatten(1) / (BRAIN * bright).clamp(min=torch.finfo(bright.dtype).tiny)
+    brain = (BRAIN * bright).clamp(min=torch.finfo(bright.dtype).tiny)
+    few = (smooth[:, 0, ::2, ::2] / brain[..., None]).flatten(1)
     threshold = BRAIN * _otsu(few.clamp(0, 1).sqrt()).square().unsqueeze(1)
     found = smooth[:, 0] > (threshold.clamp(min=fraction) * bright)[..., None]
 
     side = 2 * SPECK + 1
     opened = -F.max_pool2d(-_enclosed(found).float()[:, None], side, 1, SPECK)  # the border of the image is no edge
     return _enclosed(F.max_pool2d(opened, side, 1, SPECK)[:, 0] > 0)
+
+
+def _halved(images: Tensor) -> Tensor:
+    """Means of squares of 2x2 pixels, of odd sides the last ones twice.
+
+    By slices: what PyTorch 2.9 traces of a pooling holds for odd sides alone, or for even ones, as the example has.
+    """
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (0, 1, 0, 1), mode="replicate")
+    squares = [padded[..., i : height + i : 2, j : width + j : 2] for i in (0, 1) for j in (0, 1)]
+    return (squares[0] + squares[1] + squares[2] + squares[3]) / 4
 
 
 def _otsu(values: Tensor) -> Tensor:
