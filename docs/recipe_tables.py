@@ -2,8 +2,8 @@
 
     python docs/recipe_tables.py
 
-`recipe/score.py` makes patients.csv, of every patient by the network that has not seen it, and arm_a/patients.csv, the
-same of fold 0 by arm a, half/patients.csv with parameters in float16; `recipe/robustness.py` makes robustness.csv.
+`recipe/score.py` makes patients.csv, of every patient by the network of arm g that has not seen it, half/patients.csv
+with parameters in float16, and those of other arms in a folder each; `recipe/robustness.py` makes robustness.csv.
 """
 
 import sys
@@ -38,12 +38,15 @@ STEPS = [
     ("likeliest", "smoothed", "of these the likeliest components", "**kept**, for all slices of a patient"),
     ("largest", "smoothed", "of these the largest component alone", "dropped: TCGA_CS_5395 loses its tumour"),
 ]
+ARM_E = "arm_e/patients.csv"
 # Of fold 0, in a folder each; what has none was not run.
 ARMS = {
     "longer": "g0: 8,000 more steps from the weights of e, at half the rate; FLAIR in place of pre-contrast alone too",
     "snapshots": "mean probabilities of e and g0, the snapshots of one training",
     "second_seed": "h: e with another seed",
     "deep_supervision": "i: e with deep supervision",
+    "distilled": "j: half of the target is the mean of e, g0 and h",
+    "neighbours": "k: the slices before and after as further channels",
     "default": "`default` of `brainseg train`, 20 epochs, last weights",
 }
 
@@ -125,7 +128,13 @@ def faults() -> str:
     """Arm e beside arm a, on the patients of fold 0."""
     without = read("arm_a/patients.csv")
     title = "faults of the scanner in training, e beside a"
-    return _changes(title, read("patients.csv", of=without), without, ("slice", "likeliest", "whole"))
+    return _changes(title, read(ARM_E, of=without), without, ("slice", "likeliest", "whole"))
+
+
+def longer() -> str:
+    """Arms g0 to g4 beside e, on all patients."""
+    title = "12,000 steps, g0 to g4, beside the 4,000 of e"
+    return _changes(title, read("patients.csv"), read(ARM_E), ("slice", "likeliest", "whole"))
 
 
 def arms() -> str:
@@ -137,7 +146,7 @@ def arms() -> str:
             lines.append(f"| {what} |{' not run |' * len(titles)}")
             continue
         rows = read(f"{folder}/patients.csv")
-        beside = read("patients.csv", of=rows)
+        beside = read(ARM_E, of=rows)
         cells = []
         for name in ("slice", "likeliest"):
             found = values(rows, name)
@@ -150,7 +159,7 @@ def small() -> str:
     """`unext_small` on the patients of fold 0, beside `unext`."""
     lines = ["| prediction | `unext_small` | median | beside `unext` | worst |", "|---|---|---|---|---|"]
     rows = read("unext_small/patients.csv")
-    beside = read("patients.csv", of=rows)
+    beside = read(ARM_E, of=rows)
     for name in ("slice", "likeliest"):
         found = values(rows, name)
         lines.append(f"| {PREDICTIONS[name]} | {score(found)} | {difference(found, values(beside, name))} |")
@@ -181,7 +190,8 @@ def robustness() -> str:
 
 
 DRAWN: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (reached, shipped, groups, steps, faults, arms, small, half, robustness)
+    function.__name__: function
+    for function in (reached, shipped, groups, steps, faults, longer, arms, small, half, robustness)
 }
 
 
