@@ -36,6 +36,13 @@ def written_whole(path: Path) -> Iterator[Path]:
             raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
+def check_folder(folder: Path) -> None:
+    """FileExistsError where a file is in the place of a folder, or of one above it, before any work is done."""
+    for place in (folder, *folder.parents):
+        if place.is_file():
+            raise FileExistsError(f"{place} is a file; give a folder for the results")
+
+
 @contextmanager
 def passing_name(path: Path) -> Iterator[Path]:
     """A hidden name beside the path, for a file or a folder that is removed when the block ends.

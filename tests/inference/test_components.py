@@ -56,6 +56,25 @@ def test_small_components_are_removed_by_their_volume_in_ml() -> None:
         kept(Postprocessing(min_volume=0.1))
 
 
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (torch.tensor([-3.0, 0.2]), r"\[-3, 0\.2\]"),
+        (torch.tensor([0.0, 255.0]), r"\[0, 255\]"),
+        (torch.tensor([0.1, torch.nan]), r"\[nan, nan\]"),
+    ],
+)
+def test_logits_are_no_probabilities(values: Tensor, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"probabilities lie in {found}, expected \[0, 1\]; of logits"):
+        postprocess(values.reshape(1, 1, 1, 2), BINARY)
+
+
+def test_probabilities_of_every_type_are_read() -> None:
+    for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.bool, torch.uint8):
+        certain = (volume() > 0.5).to(dtype)
+        assert torch.equal(postprocess(certain, BINARY), volume() > 0.5), dtype
+
+
 def test_neighbours_by_a_corner_are_one_component() -> None:
     probabilities = torch.zeros(2, 1, 4, 4)
     probabilities[0, 0, 0, 0] = probabilities[1, 0, 1, 1] = probabilities[1, 0, 3, 3] = 1

@@ -15,6 +15,8 @@ def in_words(error: OSError | ValueError) -> str:
     """What is wrong, and with which file where the system alone says it."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
+    if error.filename is None:  # what was raised here says it all
+        return str(error.strerror)
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"{error.filename} needs a folder, and a file is there; give another folder"
     return f"{error.filename}: {error.strerror}"

@@ -36,13 +36,18 @@ def postprocess(
 
     Raises:
         ImportError: scipy is not installed.
-        ValueError: probabilities of another shape, or a smallest volume without spacing.
+        ValueError: probabilities of another shape or range, or that hold NaN, or a smallest volume without spacing.
     """
     steps = spec.postprocessing if steps is None else steps
     if probabilities.dim() != 4 or probabilities.shape[1] != spec.num_classes:
         raise ValueError(
             f"probabilities of shape {tuple(probabilities.shape)} are not those of a patient's slices; expected "
             f"(S, {spec.num_classes}, H, W)"
+        )
+    low, high = (float(value) for value in probabilities.aminmax()) if probabilities.numel() else (0.0, 0.0)
+    if not -1e-3 <= low <= high <= 1 + 1e-3:
+        raise ValueError(
+            f"probabilities lie in [{low:g}, {high:g}], expected [0, 1]; of logits spec.probabilities makes them"
         )
     if steps.min_volume and spacing is None:
         raise ValueError(f"min_volume={steps.min_volume} ml needs the spacing of slices, rows and columns in mm")

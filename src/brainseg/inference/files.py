@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from rich.progress import track
 
+from brainseg._whole import check_folder
 from brainseg.data import find_images
 from brainseg.data.files import stem_of, what_lies_in
 from brainseg.data.patients import natural_order
@@ -99,10 +100,12 @@ def predict(
             take, and patients one of whose slices is such a file; raised after all others are predicted.
         ValueError: two images whose results would have one name, two folders of one name for `patients`, images beside
             volumes in a folder, or arguments that do not fit each other or what is predicted.
+        FileExistsError: a file is in the place of the output.
         ChildProcessError: one of several processes was killed.
         OSError: results cannot be written.
     """
     check_there(images)
+    check_folder(output)
     volumes = [path for path in images if holds_volumes(path)]
     images = [path for path in images if path not in volumes]
     _check_volumes_alone(volumes)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from brainseg._whole import written_whole
+from brainseg._whole import check_folder, written_whole
 from brainseg.checks import check_between
 from brainseg.data import read_image, to_unit_range
 from brainseg.data.nifti import stretch_of
@@ -59,9 +59,11 @@ def predict_instances(
         PredictionError: files that are no images, or that the network does not take; raised after all others are done.
         ValueError: a network without queries, volumes, two images whose results would have one name, or numbers that
             are none.
+        FileExistsError: a file is in the place of the output.
         OSError: results cannot be written.
     """
     check_there(images)
+    check_folder(output)
     if volumes := [path for path in images if holds_volumes(path)]:
         raise ValueError(f"{volumes[0]} is a volume, and instances are those of image files; predict it without them")
     check_between("min_score", min_score, 0, 1)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from brainseg._whole import check_folder
 from brainseg.data import SliceDataset, VolumeDataset
 from brainseg.inference import Predictor
 from brainseg.models import ModelSpec
@@ -171,8 +172,7 @@ def batch_size_of(data: DataConfig, dataset: SliceDataset) -> int:
 
 def _free(folder: Path) -> Path:
     """The folder, unless it holds an evaluation, or is a file."""
-    if folder.is_file():
-        raise FileExistsError(f"{folder} is a file; give a folder for the tables")
+    check_folder(folder)
     if there := [name for name in FILES if (folder / name).exists()]:
         raise FileExistsError(f"{folder} holds {there[0]} already, which is never overwritten; give another output")
     return folder
