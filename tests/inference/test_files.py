@@ -16,6 +16,7 @@ from PIL import Image
 from brainseg.data import phantom
 from brainseg.inference import Ensemble, Predictor, measure, postprocess
 from brainseg.inference.files import PAGE, TABLE, PredictionError, predict
+from brainseg.inference.settings import NOTE
 from brainseg.models import ModelSpec, Postprocessing, UNeXt
 from brainseg.transforms import ForegroundZScore
 from tests.pages import PageReader
@@ -116,6 +117,7 @@ def test_one_bad_image_does_not_throw_away_the_others(run: Path, tmp_path: Path)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         TABLE,
         PAGE,
+        NOTE,
         *(f"{n}_{k}.png" for n in "az" for k in ("mask", "overlay")),
     }
 
@@ -185,6 +187,7 @@ def test_classes_that_exclude_each_other_are_a_label_map_and_the_background_has_
         "slice_overlay.png",
         TABLE,
         PAGE,
+        NOTE,
     }
     with Image.open(tmp_path / "out" / "slice_labels.png") as file:
         labels = np.asarray(file)
@@ -280,6 +283,53 @@ def test_a_second_call_goes_on_where_the_first_stopped(run: Path, scans: Path, t
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
     again = {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != times[path]}
     assert again == {"a_2_mask.png", "a_2_overlay.png", TABLE, PAGE}
+
+
+def test_a_second_call_with_other_weights_or_options_does_not_go_on(run: Path, scans: Path, tmp_path: Path) -> None:
+    other, out = tmp_path / "other", tmp_path / "out"
+    UNeXt(channels=(8, 16, 24, 32, 64)).save_pretrained(other)
+    changed = UNeXt.from_pretrained(run)
+    changed.head.bias.data += 1e-6
+    changed.save_pretrained(tmp_path / "changed")
+    predict(run, [scans / "a"], out)
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    calls: list[tuple[str, Any, dict[str, Any]]] = [
+        ("weights, normalization", other, {}),
+        ("weights", tmp_path / "changed", {}),
+        ("weights", [run, run], {}),
+        ("threshold", run, {"threshold": 0.25}),
+        ("tta", run, {"tta": True}),
+        ("spacing", run, {"spacing": (5, 1, 1)}),
+        ("postprocessing, patients", run, {"patients": True, "postprocessing": Postprocessing(smooth=True)}),
+    ]
+    for what, weights, options in calls:
+        with pytest.raises(ValueError, match=rf"out holds results that were made with other {what}; predict without"):
+            predict(weights, [scans / "a"], out, skip_existing=True, **options)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    predict(run, [scans / "a"], out, channel=1, skip_existing=True)  # of pictures
+    predict(tmp_path / "changed", [scans / "a"], out)  # from the beginning
+    predict(tmp_path / "changed", [scans], out, skip_existing=True)
+
+
+def test_results_that_a_call_began_to_replace_are_not_gone_on_from(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(run, [scans / "a"], tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("brainseg.inference.files.do", killed)
+        predict(run, [scans / "a"], tmp_path, threshold=0.9)
+    with pytest.raises(ValueError, match=r"with what is not known: .*settings.json is not there"):
+        predict(run, [scans / "a"], tmp_path, skip_existing=True)
+
+
+def test_probabilities_that_an_earlier_call_did_not_write_are_written(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, [scans / "a"], tmp_path)
+    predict(run, [scans / "a"], tmp_path, probabilities=True, skip_existing=True)
+    assert len(list(tmp_path.glob("a_?_probabilities.npy"))) == 3
 
 
 def test_a_patient_with_a_broken_slice_is_named_and_the_others_are_predicted(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,8 +128,13 @@ def test_an_image_gets_a_map_a_list_and_an_overlay(tmp_path: Path) -> None:
     with Image.open(tmp_path / "out/p/x_1_overlay.png") as overlay:
         assert max(overlay.size) == 512
     before = (tmp_path / "out/p/x_1_instances.json").stat().st_mtime_ns
-    assert predict_instances(tmp_path, [image.parents[1]], tmp_path / "out", skip_existing=True) == 1
+    again: dict[str, Any] = {"spacing": (5, 0.5, 0.5), "skip_existing": True}
+    assert predict_instances(tmp_path, [image.parents[1]], tmp_path / "out", **again) == 1
     assert (tmp_path / "out/p/x_1_instances.json").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="results that were made with other min_score; predict without"):
+        predict_instances(tmp_path, [image.parents[1]], tmp_path / "out", min_score=0.9, **again)
+    predict_instances(tmp_path, [image.parents[1]], tmp_path / "out", min_score=0.9)
+    assert len(json.loads((tmp_path / "out/p/x_1_instances.json").read_text())) == 1
 
 
 @pytest.mark.usefixtures("shipped")
@@ -140,7 +146,7 @@ def test_without_spacing_there_are_no_millilitres_and_without_objects_no_rows(tm
     assert json.loads((tmp_path / "x_instances.json").read_text()) == []
     with Image.open(tmp_path / "x_instances.png") as labels:
         assert labels.getextrema() == (0, 0)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5  # the image, three results and settings.json
 
 
 @pytest.mark.usefixtures("shipped")
@@ -173,5 +179,5 @@ def test_a_saved_network_predicts_by_its_folder(tmp_path: Path) -> None:
     small().save_pretrained(tmp_path / "weights")
     write_phantoms(tmp_path / "lgg", patients=2, slices=1, size=64)
     assert predict_instances(tmp_path / "weights", [tmp_path / "lgg"], tmp_path / "out", min_score=0) == 2
-    (rows, _) = (json.loads(path.read_text()) for path in (tmp_path / "out").rglob("*.json"))
+    (rows, _) = (json.loads(path.read_text()) for path in (tmp_path / "out").rglob("*_instances.json"))
     assert len(rows) == 10

@@ -270,6 +270,7 @@ def test_one_bad_volume_does_not_throw_away_the_others_and_a_second_call_goes_on
         "p2_mask.nii.gz",
         "volumes.csv",
         "report.html",
+        "settings.json",
     }
     time = (tmp_path / "out" / "p2_mask.nii.gz").stat().st_mtime_ns
     (tmp_path / "in" / "p1" / "p1_t1.nii.gz").write_bytes(good)

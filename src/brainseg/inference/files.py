@@ -3,6 +3,7 @@
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,7 +21,8 @@ from brainseg.inference.components import voxel_volume
 from brainseg.inference.jobs import Job, Manner, Outcome, do
 from brainseg.inference.page import prediction_page
 from brainseg.inference.processes import check_devices, do_in_processes
-from brainseg.inference.results import RESULT, kinds, result_path
+from brainseg.inference.results import RESULT, kinds, probabilities_path, result_path
+from brainseg.inference.settings import NOTE, check_settings, settings_of, write_settings
 from brainseg.inference.volumes import Scan, find_scans, holds_volumes, volume_path
 from brainseg.models import Postprocessing
 from brainseg.report import Pictures, check_pages, read_rows, write_page, write_rows
@@ -86,7 +88,7 @@ def predict(
         spacing: of slices, rows and columns of images in mm, for millilitres and millimetres; volumes have their own.
         probabilities: write `<name>_probabilities.npy` too, (K, H, W) float32, before any postprocessing.
         skip_existing: leave images alone whose overlays are there, and volumes whose masks are there, if the table has
-            their rows.
+            their rows and they were made with the same weights and options, which `settings.json` tells.
         sequences: of volumes, the network's channels in their order; None for those that the weights name.
         devices: processes that share the images, or patients: a GPU each where there are some, else the processor. A
             program of one's own that asks for several begins in `if __name__ == "__main__":`.
@@ -99,7 +101,8 @@ def predict(
         PredictionError: files that are no images, may not be read, or have channels or sides that the network does not
             take, and patients one of whose slices is such a file; raised after all others are predicted.
         ValueError: two images whose results would have one name, two folders of one name for `patients`, images beside
-            volumes in a folder, or arguments that do not fit each other or what is predicted.
+            volumes in a folder, arguments that do not fit each other or what is predicted, or results to go on from
+            that were made with others.
         FileExistsError: a file is in the place of the output.
         ChildProcessError: one of several processes was killed.
         OSError: results cannot be written.
@@ -139,7 +142,14 @@ def predict(
     work: list[tuple[str, Scan | Mapping[Path, Path]]] = [*scans.items()]
     work += [(scan.name, scan) for scan in patients_of_volumes]
     outcomes: dict[int, Outcome] = {}
-    with _Table(output / TABLE, keep=skip_existing) as table, Pictures() as pictures:
+    settings = settings_of(
+        predictor,
+        patients=patients,
+        postprocessing=asdict(postprocessing or spec.postprocessing),
+        spacing=manner.spacing,
+        sequences=sequences,
+    )
+    with _Table(output / TABLE, settings, keep=skip_existing) as table, Pictures() as pictures:
         jobs = [
             Job(
                 name,
@@ -196,15 +206,20 @@ def _check_volumes_alone(folders: Sequence[Path]) -> None:
 class _Table:
     """The rows of volumes.csv, written anew as patients are done; a patient's row is written last of all.
 
-    Written once a second at most, since each time takes as long as all rows before, and when the block is left.
+    Written once a second at most, since each time takes as long as all rows before, and when the block is left. With
+    what they were made stands beside them; rows of an earlier call, whose masks are about to change, lose that.
     """
 
-    def __init__(self, path: Path, *, keep: bool) -> None:
-        self.path = path
+    def __init__(self, path: Path, settings: dict[str, Any], *, keep: bool) -> None:
+        self.path, self.settings = path, settings
         self.rows: dict[str, list[Measures]] = {}
         if keep and path.is_file():
             for row in read_rows(path):
                 self.rows.setdefault(row["patient"], []).append(_measures(row, path))
+        if self.rows:
+            check_settings(path.parent, settings)
+        else:
+            (path.parent / NOTE).unlink(missing_ok=True)
         self.patients = sorted(self.rows, key=natural_order)
         self._written = True
         self._next = 0.0
@@ -229,6 +244,7 @@ class _Table:
 
     def write(self) -> None:
         if not self._written:
+            write_settings(self.path.parent, self.settings)
             write_rows([row._asdict() for row in self.measures()], self.path)
             self._written = True
 
@@ -260,10 +276,14 @@ def _open(model: Path | Sequence[Path], **arguments: Any) -> Predictor:
 
 
 def _results(files: Scan | Mapping[Path, Path], manner: Manner) -> list[Path]:
-    """What is written last of a job."""
+    """What has to be there of a job that is done: what is written last, and what not every call writes."""
     if isinstance(files, Scan):
-        return [volume_path(manner.output, files, kind) for kind in kinds(manner.spec)]
-    return [result_path(manner.output / target, "overlay") for target in files]
+        places = [manner.output / files.name]
+        last = [volume_path(manner.output, files, kind) for kind in kinds(manner.spec)]
+    else:
+        places = [manner.output / target for target in files]
+        last = [result_path(place, "overlay") for place in places]
+    return last + [probabilities_path(place) for place in places if manner.probabilities]
 
 
 def _scans(found: Mapping[Path, Path], *, by_folder: bool) -> dict[str, dict[Path, Path]]:

@@ -19,6 +19,7 @@ from brainseg.inference.files import PredictionError, check_there, find_places
 from brainseg.inference.foreign import find_queries
 from brainseg.inference.predictor import Predictor
 from brainseg.inference.results import blank_overlay, result_path
+from brainseg.inference.settings import check_settings, settings_of, write_settings
 from brainseg.inference.volumes import holds_volumes
 from brainseg.models.mask_dino import Instances
 from brainseg.visualization import brightened, draw_instances
@@ -49,7 +50,7 @@ def predict_instances(
         min_score: objects of a lower score are left out.
         channel: of the image, that overlays show; None for what the spec of the weights names.
         spacing: of slices, rows and columns in mm.
-        skip_existing: leave images alone whose results are there.
+        skip_existing: leave images alone whose results are there, made with the same weights and options.
 
     Returns:
         the number of images.
@@ -57,8 +58,8 @@ def predict_instances(
     Raises:
         FileNotFoundError: no such model, file or folder, or a folder without images.
         PredictionError: files that are no images, or that the network does not take; raised after all others are done.
-        ValueError: a network without queries, volumes, two images whose results would have one name, or numbers that
-            are none.
+        ValueError: a network without queries, volumes, two images whose results would have one name, numbers that are
+            none, or results to go on from that were made with other weights or options.
         FileExistsError: a file is in the place of the output.
         OSError: results cannot be written.
     """
@@ -73,9 +74,16 @@ def predict_instances(
     find_queries(predictor.model)  # refused before anything is done
     shown_channel = predictor.spec.shown_channel if channel is None else channel
     places, reasons, done = find_places(images), [], 0
+    settings = settings_of(predictor, min_score=min_score, spacing=spacing)
+    overlays = [result_path(output / target, "overlay") for target in places]
+    if skip_existing and any(map(Path.is_file, overlays)):
+        check_settings(output, settings)
+    elif not skip_existing:
+        for overlay in overlays:  # which would say that an image is done
+            overlay.unlink(missing_ok=True)
     for target, path in track(places.items(), "Predicting", transient=True, disable=len(places) < 2):
         place = output / target
-        if not (skip_existing and result_path(place, "overlay").is_file()):
+        if not result_path(place, "overlay").is_file():
             try:
                 image = to_unit_range(read_image(path))
                 found = predictor.instances(image, min_score=min_score, stretch=stretch)
@@ -84,6 +92,7 @@ def predict_instances(
             except (OSError, ValueError, MemoryError, RuntimeError) as error:  # torch's word for memory is the last
                 reasons.append(str(error) if str(path) in str(error) else f"{path}: {error}")
                 continue
+            write_settings(output, settings)
             place.parent.mkdir(parents=True, exist_ok=True)
             _write(place, shown, found, predictor.spec.class_names, ml_of_pixel)
         done += 1

@@ -68,8 +68,12 @@ def blank_overlay(height: int, width: int, pixels: int = 512) -> tuple[Figure, A
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
+def probabilities_path(place: Path) -> Path:
+    """`<name>_probabilities.npy`."""
+    return place.with_name(f"{place.name}_probabilities.npy")
+
+
 def write_probabilities(probabilities: Tensor, place: Path) -> None:
-    """Writes `<place>_probabilities.npy`, in one move."""
-    path = place.with_name(f"{place.name}_probabilities.npy")
-    with written_whole(path) as partial, partial.open("wb") as stream:
+    """Writes them to their path, in one move."""
+    with written_whole(probabilities_path(place)) as partial, partial.open("wb") as stream:
         np.save(stream, probabilities.numpy())
