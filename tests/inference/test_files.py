@@ -287,7 +287,7 @@ def test_a_second_call_goes_on_where_the_first_stopped(run: Path, scans: Path, t
 
 def test_a_second_call_with_other_weights_or_options_does_not_go_on(run: Path, scans: Path, tmp_path: Path) -> None:
     other, out = tmp_path / "other", tmp_path / "out"
-    UNeXt(channels=(8, 16, 24, 32, 64)).save_pretrained(other)
+    UNeXt(channels=(8, 16, 24, 32, 64)).save_pretrained(other)  # without a normalization
     changed = UNeXt.from_pretrained(run)
     changed.head.bias.data += 1e-6
     changed.save_pretrained(tmp_path / "changed")
@@ -319,10 +319,10 @@ def test_results_that_a_call_began_to_replace_are_not_gone_on_from(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("brainseg.inference.files.do", killed)
+    monkeypatch.setattr("brainseg.inference.files.do", killed)
+    with pytest.raises(KeyboardInterrupt):
         predict(run, [scans / "a"], tmp_path, threshold=0.9)
-    with pytest.raises(ValueError, match=r"with what is not known: .*settings.json is not there"):
+    with pytest.raises(ValueError, match=r"with what is not known: .*settings\.json is not there"):
         predict(run, [scans / "a"], tmp_path, skip_existing=True)
 
 
