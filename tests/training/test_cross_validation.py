@@ -91,6 +91,16 @@ def test_the_folder_and_its_ensemble_predict_the_mean_of_the_folds(folder: Path)
         torch.testing.assert_close(predictor.logits(images), (logits[0] + logits[1]) / 2)
 
 
+def test_patients_of_the_folds_are_known_to_their_ensemble(config: TrainConfig, folder: Path, tmp_path: Path) -> None:
+    memory = "of whom slices were trained on: scores are memory"
+    of_folds = evaluate(folder, part="all", data=config.data, output=tmp_path / "all").summary
+    assert (of_folds["patients"], of_folds[memory]) == (6, 5)
+    assert memory not in evaluate(folder, part="test", data=config.data, output=tmp_path / "test").summary
+    best = folder / "fold_0" / "best"
+    of_one = evaluate(best, part="all", data=config.data, output=tmp_path / "best").summary
+    assert of_one[memory] == len(read_split(folder / "fold_0" / "split.json")["train"])
+
+
 class Killed(Callback):
     """Ends the process's run in an epoch, as a signal does."""
 

@@ -275,6 +275,18 @@ def test_objects_of_several_classes_are_scored_each_and_the_background_is_not() 
     assert summary["PQ, score from 0.5"] == pytest.approx(0.875)
 
 
+def test_objects_are_as_large_as_the_network_sees_them_in_mm() -> None:
+    masks = torch.zeros(1, 1, 64, 64)
+    masks[0, 0, :5, :4], masks[0, 0, 20:30, :10] = 1, 1
+    nothing = Instances(torch.zeros(0), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), torch.zeros(0, 64, 64) > 0)
+    counts = {}
+    for stretch in (1.0, 4.0):  # of rows of 4 mm the head is 32x8 pixels of 32x32: 16 of the file are one
+        scores = ObjectScores(ModelSpec(image_size=(32, 32)), ObjectsConfig(components=True, min_pixels=4))
+        scores.update([nothing], {"mask": masks}, stretch=stretch)
+        counts[stretch] = scores.summary()["objects"]
+    assert counts == {1.0: 2, 4.0: 1}
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_score_objects_as_one(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, ema=None, epochs=1)

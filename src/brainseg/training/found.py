@@ -69,7 +69,7 @@ def _of_slices(
             logits = predictor.logits(batch["image"], stretch=of_batch[0])
         else:
             logits, instances = predictor.logits_and_instances(batch["image"], stretch=of_batch[0])
-            objects.update(instances, batch)
+            objects.update(instances, batch, stretch=of_batch[0])
         likely = spec.probabilities(logits.cpu())
         yield Found(batch, likely, spec.masks_of_probabilities(likely), of_batch)
 

@@ -29,7 +29,7 @@ class ObjectScores:
     """
 
     def __init__(self, spec: ModelSpec, config: ObjectsConfig) -> None:
-        self.spec, self.config, self.resize = spec, config, resize_of(spec)
+        self.spec, self.config = spec, config
         self._precisions: dict[str, MeanAveragePrecision] = {
             f"mask AP{percent}": MeanAveragePrecision(
                 spec.num_classes, iou_thresholds=iou_thresholds, average="none", sync_on_compute=False
@@ -39,16 +39,17 @@ class ObjectScores:
         self._quality = PanopticQuality(spec.num_classes, average="none", sync_on_compute=False)
         self._objects = self._shown = 0
 
-    def update(self, found: Sequence[Instances], batch: Mapping[str, Any]) -> None:
+    def update(self, found: Sequence[Instances], batch: Mapping[str, Any], *, stretch: float = 1.0) -> None:
         """Adds the objects of a batch.
 
         Args:
             found: of each image, all of them, however doubtful, and none of the background.
             batch: of `brainseg.data.Sample`s.
+            stretch: height of a pixel over its width, as the network was told.
         """
         warn_of_pixels(batch, "AP and PQ take")
         masks: Tensor = batch["mask"]
-        true = foreground_objects(object_targets(masks, self.spec, self._counted_on(masks)), self.spec)
+        true = foreground_objects(object_targets(masks, self.spec, self._counted_on(masks, stretch)), self.spec)
         shown = [each[each.scores >= MIN_SCORE] for each in found]
         for metric in self._precisions.values():
             metric.update(found, true)
@@ -76,10 +77,11 @@ class ObjectScores:
             }
         return scores
 
-    def _counted_on(self, masks: Tensor) -> ObjectsConfig:
+    def _counted_on(self, masks: Tensor, stretch: float) -> ObjectsConfig:
         """With `min_pixels` in pixels of these masks."""
-        if self.resize is None:
+        resize = resize_of(self.spec, stretch)
+        if resize is None:
             return self.config
         height, width = masks.shape[-2:]
-        pixels = height * width / math.prod(self.resize.content_size(height, width))
+        pixels = height * width / math.prod(resize.content_size(height, width))
         return ObjectsConfig(self.config.components, max(1, round(self.config.min_pixels * pixels)))

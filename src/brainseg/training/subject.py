@@ -8,6 +8,7 @@ from brainseg._whole import check_folder
 from brainseg.data import SliceDataset, VolumeDataset
 from brainseg.inference import Predictor
 from brainseg.models import ModelSpec
+from brainseg.models.files import CROSS_VALIDATION
 from brainseg.training.config import DataConfig, ObjectsConfig, read_config
 from brainseg.training.datasets import open_part, patients_of, read_parts
 from brainseg.training.targets import are_chosen, are_values
@@ -78,15 +79,28 @@ def find_run(
         objects=config.objects,
         folder=folder,
         together=_together(together, dataset, () if parts is None else parts[part]),
-        known_too=len(_trained(run, config.data, data) & {*dataset.patients}) if part != "train" else 0,
+        known_too=_known([run], dataset) if part != "train" else 0,
         run=(run, config.monitor),
     )
 
 
-def _trained(run: Path, own: DataConfig, data: DataConfig) -> set[str]:
-    """The patients that the run was trained on, if the data is its own: elsewhere a name may be another patient's."""
-    same = own.root is not None and data.root is not None and Path(own.root).resolve() == Path(data.root).resolve()
-    return patients_of(read_parts(run / "split.json"), "train") if same else set()
+def _known(runs: Sequence[Path], dataset: SliceDataset) -> int:
+    """How many patients runs were trained on, if the data is their own: elsewhere a name may be another patient's."""
+    trained = set[str]()
+    for run in runs:
+        own = read_config(run / "config.yaml").data.root
+        if own is not None and Path(own).resolve() == dataset.root.resolve():
+            trained |= patients_of(read_parts(run / "split.json"), "train")
+    return len(trained & {*dataset.patients})
+
+
+def _runs_of(weights: Path) -> list[Path]:
+    """Those that weights are of, as far as their folder tells: `best` in a run's, or a cross-validation's."""
+    weights = weights.resolve()
+    folder = weights.parent if weights.name in ("best", "ensemble") else weights
+    if (folder / CROSS_VALIDATION).is_file():
+        return sorted(folder.glob("fold_*"))
+    return [folder] if (folder / "config.yaml").is_file() else []
 
 
 def find_weights(
@@ -129,6 +143,7 @@ def find_weights(
         objects=ObjectsConfig(),
         folder=folder,
         together=_together(together, dataset, entries),
+        known_too=_known(_runs_of(weights), dataset),
     )
 
 
