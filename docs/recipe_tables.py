@@ -167,9 +167,9 @@ def small() -> str:
 
 
 def half() -> str:
-    """Parameters as they are stored in the package, beside those of training."""
-    title = "parameters in float16, beside float32"
-    return _changes(title, read("half/patients.csv"), read("patients.csv"), ("slice", "likeliest"), digits=5)
+    """Parameters as they are stored in the package, beside those of training, of arm e."""
+    title = "parameters in float16, beside float32, arm e"
+    return _changes(title, read("half/patients.csv"), read(ARM_E), ("slice", "likeliest"), digits=5)
 
 
 def _changes(title: str, rows: Rows, beside: Rows, names: Sequence[str], *, digits: int = 3) -> str:
