@@ -58,3 +58,11 @@ def test_without_spacing_there_are_no_millimetres() -> None:
 def test_masks_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected \(S, 1, H, W\)"):
         measure(torch.ones(1, 3, 3, dtype=torch.bool), ModelSpec())
+
+
+def test_probabilities_and_logits_are_no_masks() -> None:
+    for values in (0.3, -2.0, 255, math.nan):
+        with pytest.raises(ValueError, match=r"masks hold other values than 0 and 1; of probabilities"):
+            measure(torch.full((1, 1, 3, 3), values), ModelSpec())
+    (row,) = measure(torch.ones(1, 1, 3, 3), ModelSpec())
+    assert row.voxels == 9

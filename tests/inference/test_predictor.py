@@ -106,6 +106,7 @@ def test_a_square_image_gives_the_same_bits_whether_it_is_stretched_or_not(side:
         (torch.zeros(1, 64, 64), ValueError, r"this network was trained on 3 channels; the image has 1"),
         (torch.zeros(64, 64, 3), ValueError, "permute it to channels first"),
         (torch.zeros(2, 64, 64, 3), ValueError, "permute it to channels first"),
+        (np.zeros((0, 64, 3), np.uint8), ValueError, "images of 0x64 pixels show nothing"),
         (np.zeros((3, 64, 64), np.uint8), ValueError, r"arrays are \(height, width, channels\)"),
         ("nowhere.png", FileNotFoundError, "nowhere.png"),
         ([[0.0]], TypeError, "list is no image; give a path, a PIL image"),
@@ -227,8 +228,10 @@ def test_pixels_that_are_no_squares_are_seen_as_squares() -> None:
     for result, arguments in ((predictor.probabilities, {}), (predictor, {}), (Ensemble([predictor]), {})):
         assert result(thick, stretch=4, **arguments).shape == (2, 1, 16, 64)
         torch.testing.assert_close(seen[-1], thin)
-    predictor.volume(thick, spacing=(5, 4, 1))
-    torch.testing.assert_close(seen[-1], thin)
+    spacings: list[Any] = [(5, 4, 1), np.array((5, 4, 1)), torch.tensor((5, 4, 1))]
+    for spacing in spacings:
+        predictor.volume(thick, spacing=spacing)
+        torch.testing.assert_close(seen[-1], thin)
     predictor.volume(thick)
     assert not seen[-1][..., 16:, :].any()  # as they are
     with pytest.raises(ValueError, match="spacing must be three positive numbers"):

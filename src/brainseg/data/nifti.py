@@ -77,7 +77,7 @@ def stretch_of(spacing: Sequence[float] | None) -> float:
 
     Where the distances are not known a pixel is a square.
     """
-    return 1.0 if spacing is None else round(spacing[1] / spacing[2], 4)
+    return 1.0 if spacing is None else round(float(spacing[1]) / float(spacing[2]), 4)
 
 
 def _turned(voxels: NDArray[Any], start: Any, end: Any) -> NDArray[Any]:

@@ -43,7 +43,10 @@ def to_images(image: ImageLike) -> Tensor:
 
 
 def check_unit_range(images: Tensor) -> None:
-    """ValueError unless all values lie in [0, 1], up to rounding."""
+    """ValueError for images without pixels, and unless all values lie in [0, 1], up to rounding."""
+    if 0 in images.shape[-2:]:
+        height, width = images.shape[-2:]
+        raise ValueError(f"images of {height}x{width} pixels show nothing; look for where they were cut")
     low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 0.0)
     if math.isnan(low):
         raise ValueError("image values hold NaN, expected [0, 1]; find out where it comes from")

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,12 +48,17 @@ def measure(
 
     Raises:
         ImportError: scipy is not installed.
-        ValueError: masks of another shape, or a spacing that is no three positive numbers.
+        ValueError: masks of another shape or of other values, or a spacing that is no three positive numbers.
     """
     if masks.dim() != 4 or masks.shape[1] != spec.num_classes:
         raise ValueError(
             f"masks of shape {tuple(masks.shape)} are not those of a patient's slices; expected "
             f"(S, {spec.num_classes}, H, W)"
+        )
+    if masks.dtype != torch.bool and ((masks != 0) & (masks != 1)).any():
+        raise ValueError(
+            "masks hold other values than 0 and 1; of probabilities spec.masks_of_probabilities makes masks, of logits "
+            "spec.masks"
         )
     rows = []
     for k in spec.foreground:
