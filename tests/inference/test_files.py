@@ -326,6 +326,15 @@ def test_results_that_a_call_began_to_replace_are_not_gone_on_from(
         predict(run, [scans / "a"], tmp_path, skip_existing=True)
 
 
+def test_small_components_without_spacing_are_refused_before_anything_is_predicted(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainseg.inference.files.do", None)
+    with pytest.raises(ValueError, match=r"min_volume=0\.1 ml needs the spacing"):
+        predict(run, [scans / "a"], tmp_path / "out", patients=True, postprocessing=Postprocessing(min_volume=0.1))
+    assert not (tmp_path / "out").exists()
+
+
 def test_probabilities_that_an_earlier_call_did_not_write_are_written(run: Path, scans: Path, tmp_path: Path) -> None:
     predict(run, [scans / "a"], tmp_path)
     predict(run, [scans / "a"], tmp_path, probabilities=True, skip_existing=True)

@@ -49,8 +49,7 @@ def postprocess(
         raise ValueError(
             f"probabilities lie in [{low:g}, {high:g}], expected [0, 1]; of logits spec.probabilities makes them"
         )
-    if steps.min_volume and spacing is None:
-        raise ValueError(f"min_volume={steps.min_volume} ml needs the spacing of slices, rows and columns in mm")
+    check_spacing(steps, spacing)
     if steps.smooth:
         probabilities = _smoothed(probabilities)
     masks = spec.masks_of_probabilities(probabilities)
@@ -64,6 +63,12 @@ def postprocess(
     if spec.task == "multiclass":
         result[:, 0] = ~result[:, 1:].any(1)
     return torch.from_numpy(result).to(masks.device)
+
+
+def check_spacing(steps: Postprocessing, spacing: Sequence[float] | None) -> None:
+    """ValueError where components are removed by their volume, and the spacing is not known."""
+    if steps.min_volume and spacing is None:
+        raise ValueError(f"min_volume={steps.min_volume} ml needs the spacing of slices, rows and columns in mm")
 
 
 def voxel_volume(spacing: Sequence[float]) -> float:

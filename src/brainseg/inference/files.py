@@ -17,7 +17,7 @@ from brainseg.data.files import stem_of, what_lies_in
 from brainseg.data.patients import natural_order
 from brainseg.inference import Ensemble, Measures, Predictor
 from brainseg.inference.backends import Backend
-from brainseg.inference.components import voxel_volume
+from brainseg.inference.components import check_spacing, voxel_volume
 from brainseg.inference.jobs import Job, Manner, Outcome, do
 from brainseg.inference.page import prediction_page
 from brainseg.inference.processes import check_devices, do_in_processes
@@ -139,6 +139,8 @@ def predict(
         spacing=None if spacing is None else tuple(spacing),
         probabilities=probabilities,
     )
+    if scans:
+        check_spacing(manner.of_images or spec.postprocessing, spacing)
     work: list[tuple[str, Scan | Mapping[Path, Path]]] = [*scans.items()]
     work += [(scan.name, scan) for scan in patients_of_volumes]
     outcomes: dict[int, Outcome] = {}
