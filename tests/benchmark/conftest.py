@@ -91,6 +91,7 @@ class FakeCUDA:
         }
         for name, value in patched.items():
             patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch.accelerator, "current_stream", lambda *_: SimpleNamespace(is_capturing=lambda: False))
 
 
 class Clock:

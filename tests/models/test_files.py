@@ -280,6 +280,7 @@ def test_a_failed_save_leaves_the_old_files(model: UNeXt, folder: Path, monkeypa
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse:UserWarning")  # that they are, from PyTorch 2.14 on
 @pytest.mark.parametrize("change", ["sparse", "complex", "integer"])
 def test_tensors_that_are_no_weights_are_refused_and_nothing_is_loaded(
     model: UNeXt, tmp_path: Path, change: str

@@ -6,6 +6,7 @@ import torch
 from brainseg.transforms.warp import MODES
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # what opcheck reads itself
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize("padding", MODES.values())
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
