@@ -49,6 +49,7 @@ class Slices(list[dict[str, Any]]):
     class_names: tuple[str, ...] = ("class_0", "class_1", "class_2")
     channel_names: tuple[str, ...] | None = None
     task = "multilabel"
+    root = Path("memory")
 
     @property
     def files(self) -> list["Place"]:
