@@ -42,8 +42,6 @@ from tests.models.contract import (
     randomize_statistics,
 )
 
-loads_a_program = pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # load of torch 2.9
-
 
 def trained(name: str, **arguments: Any) -> SegmentationModel:
     model = narrow(name, **arguments).eval()
@@ -92,7 +90,6 @@ def test_a_program_and_an_onnx_model_compute_the_same_at_any_size(name: str, tmp
 
 
 @every_name_quick_for(["unet_small"])
-@loads_a_program
 def test_a_program_read_from_its_file_computes_the_same(name: str, tmp_path: Path) -> None:
     model = trained(name, in_channels=2, num_classes=3)
     export(model, tmp_path / "model.pt2")
@@ -270,7 +267,6 @@ def test_a_spec_of_other_classes_is_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "size"), [(".pt2", (64, 96)), (".onnx", None)])
-@loads_a_program
 def test_a_file_says_of_queries_what_the_network_says(
     suffix: str, size: tuple[int, int] | None, tmp_path: Path
 ) -> None:
@@ -334,7 +330,6 @@ def test_the_model_stays_as_it_is_and_the_program_as_it_was() -> None:
 # The files
 
 
-@loads_a_program
 def test_a_file_says_what_it_takes(tmp_path: Path) -> None:
     model = shallow(in_channels=4, num_classes=2)
     model.normalization = Normalize([0.1, 0.2, 0.3, 0.4], [0.5, 0.4, 0.3, 0.2]).config
