@@ -22,6 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from docs.recipe.ship import SPEC
+from docs.recipe.train import chosen_of
 
 from brainseg.data import LGGSegmentation, lgg_root
 from brainseg.inference import Predictor
@@ -158,7 +159,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE, help="folder of table and plot")
     arguments = parser.parse_args()
 
-    fold = torch.load(arguments.run / "last.pt", weights_only=True)["chosen"]["fold"]
+    fold = chosen_of(arguments.run)["fold"]
     patients = json.loads((HERE / "folds.json").read_text())["folds"][fold]
     model = SegmentationModel.from_pretrained(arguments.run / "weights")
     predictor = Predictor(model, spec=SPEC)

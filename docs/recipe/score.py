@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from docs.recipe.ship import SPEC
-from docs.recipe.train import neighbours, read_averaged
+from docs.recipe.train import chosen_of, neighbours, read_averaged
 
 from brainseg._whole import written_whole
 from brainseg.data import LGGSegmentation, institution, lgg_root
@@ -72,16 +72,14 @@ def read_network(run: Path) -> tuple[nn.Module, ModelSpec]:
 
 def slices_of(run: Path) -> int:
     """How many slices the network of a run sees."""
-    if not (run / "last.pt").exists():
-        return 1
-    number: int = torch.load(run / "last.pt", weights_only=True)["chosen"].get("slices", 1)
+    number: int = chosen_of(run).get("slices", 1) if (run / "last.pt").exists() else 1
     return number
 
 
 def fold_of(run: Path, folds: list[list[str]]) -> int:
     """The fold that a run has not seen."""
     if (run / "last.pt").exists():
-        number: int = torch.load(run / "last.pt", weights_only=True)["chosen"]["fold"]
+        number: int = chosen_of(run)["fold"]
         return number
     unseen = json.loads((run / "split.json").read_text())["validation"]
     return [sorted(fold) for fold in folds].index(sorted(unseen))

@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +89,7 @@ SHAPES = Compose(
 )
 
 
+@cache
 def values(*, copy_pre: bool) -> Compose:
     """What is drawn for the values of the images of a batch, all slices of their own.
 
@@ -227,6 +229,12 @@ def build(name: str, slices: int = 1) -> nn.Module:
     return model
 
 
+def chosen_of(run: Path) -> dict[str, Any]:
+    """The options of a run, by the names of `CHOICES`; runs from before an option was there lack it."""
+    chosen: dict[str, Any] = torch.load(run / "last.pt", weights_only=True)["chosen"]
+    return chosen
+
+
 def read_averaged(run: Path) -> nn.Module:
     """The network of a run with its averaged weights, to evaluate."""
     state = torch.load(run / "last.pt", weights_only=True)
@@ -246,7 +254,7 @@ def seen(arguments: argparse.Namespace) -> list[str]:
 def read_teachers(arguments: argparse.Namespace) -> list[nn.Module]:
     """Networks that have not seen the fold that is left out either."""
     for run in arguments.teachers:
-        chosen = torch.load(Path(run) / "last.pt", weights_only=True)["chosen"]
+        chosen = chosen_of(Path(run))
         if (chosen["all"], chosen["fold"]) != (arguments.all, arguments.fold):
             sys.exit(f"{run} was trained on other patients than this run is; give teachers of the same fold")
     return [read_averaged(Path(run)) for run in arguments.teachers]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from brainseg._whole import written_whole
 from brainseg.data import to_unit_range
 from brainseg.data.files import VOLUMES, find_volumes, one_spelling, volume_name
-from brainseg.data.nifti import Axis, Grid, read_voxels, stretch_of
+from brainseg.data.nifti import Axis, Grid, Spacing, read_voxels, stretch_of
 from brainseg.data.volumes import DESCRIPTION, LABEL, NUMBERED, Description, common_grid, in_16_bits
 from brainseg.inference.components import postprocess
 from brainseg.inference.measures import Measures, measure
@@ -205,7 +205,7 @@ def _show(
     slices: NDArray[np.uint16],
     masks: NDArray[np.bool_],
     channel: int | None,
-    spacing: tuple[float, float, float],
+    spacing: Spacing,
 ) -> None:
     """Adds slices (S, C, H, W) with their masks (S, K, H, W), numbered from 0."""
     # One below the other they are one picture, so that the ends of the head stay as dark as they are.

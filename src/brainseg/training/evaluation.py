@@ -205,7 +205,7 @@ def evaluate(
             the run, which is kept for the run's own split and data, and written anew each time.
         channel: of the images, that pictures show; None for what the spec of the weights names.
         patients: what the weights say of smoothing and components is done to all slices of a patient together, as by
-            `predict_files` with `patients`; None for volumes alone, to which `predict_files` does it too.
+            `brainseg predict --patients`; None for volumes alone, to which `brainseg predict` always does it.
 
     Raises:
         FileNotFoundError: no run and no weights, no best weights yet, no data, or a part of a split that is not there.

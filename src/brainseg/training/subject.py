@@ -10,7 +10,7 @@ from brainseg.inference import Predictor
 from brainseg.models import ModelSpec
 from brainseg.models.files import CROSS_VALIDATION
 from brainseg.training.config import DataConfig, ObjectsConfig, read_config
-from brainseg.training.datasets import open_part, patients_of, read_parts
+from brainseg.training.datasets import Parts, open_part, patients_of, read_parts
 from brainseg.training.targets import are_chosen, are_values
 
 FILES = ("patients.csv", "slices.csv", "institutions.csv", "summary.json", "cases.png", "report.html")
@@ -78,7 +78,7 @@ def find_run(
         batch_size=batch_size_of(data, dataset),
         objects=config.objects,
         folder=folder,
-        together=_together(together, dataset, () if parts is None else parts[part]),
+        together=_together(together, dataset, parts, part),
         known_too=_known([run], dataset) if part != "train" else 0,
         run=(run, config.monitor),
     )
@@ -117,7 +117,7 @@ def find_weights(
     if output is None:
         raise ValueError(f"{weights} is no run, in whose folder the tables could lie; give an output folder (-o)")
     folder, data = _free(output), _as_trained(data, predictor.spec)
-    dataset, entries = open_part(data, None, ALL), list[str | tuple[str, int]]()
+    dataset, parts = open_part(data, None, ALL), None
     own = dataset.root / "split.json"
     named = Path(split) if split is not None else own if own.is_file() else None
     if named is None and part not in (None, ALL):
@@ -133,7 +133,7 @@ def find_weights(
         parts = read_parts(named)
         if not parts.get(part):
             raise ValueError(f"the split {named} has no patients for {part}; choose another part")
-        dataset, entries = open_part(data, parts, part), [*parts[part]]
+        dataset = open_part(data, parts, part)
     return Subject(
         name=weights.resolve().name if weights.exists() else weights.as_posix(),
         part=part or ALL,
@@ -142,23 +142,24 @@ def find_weights(
         batch_size=batch_size_of(data, dataset),
         objects=ObjectsConfig(),
         folder=folder,
-        together=_together(together, dataset, entries),
+        together=_together(together, dataset, parts, part or ALL),
         known_too=_known(_runs_of(weights), dataset),
     )
 
 
-def _together(wanted: bool | None, dataset: SliceDataset, entries: Sequence[str | tuple[str, int]]) -> bool:
+def _together(wanted: bool | None, dataset: SliceDataset, parts: Parts | None, part: str) -> bool:
     """Whether slices of a patient are taken together: as wanted, else if they are those of a volume.
 
     Args:
         wanted: True, False, or None for what `predict` does.
         dataset: the slices.
-        entries: patients or slices of a split that they are, if any.
+        parts: the split that they are a part of, if any.
+        part: its name.
 
     Raises:
         ValueError: it is wanted where patients are not whole or not known.
     """
-    whole = all(isinstance(each, str) for each in entries)
+    whole = parts is None or all(isinstance(each, str) for each in parts[part])
     if wanted and not whole:
         raise ValueError(
             "a split by slice parts the slices of a patient, which cannot be taken together; leave patients out"
